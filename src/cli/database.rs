@@ -1,0 +1,67 @@
+//! The database that a command works on.
+
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
+use clap::Args;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::timeout;
+
+use super::Failure;
+use crate::{
+    error::Error,
+    store::{DatabaseUrl, Store},
+};
+
+/// The embedded database of a first start.
+const EMBEDDED: &str = "sqlite://profiles.db?mode=rwc";
+
+/// How long the database may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the database is.
+#[derive(Debug, Args)]
+pub struct DatabaseArgs {
+    /// The database: `sqlite://PATH?mode=rwc` (a file) or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`.
+    // Any text parses, so that no message about a bad one prints a password.
+    #[arg(long, env = "PROFILE_DATABASE_URL", hide_env_values = true, default_value = EMBEDDED)]
+    database_url: SecretString,
+
+    /// Connections to PostgreSQL at the most; an embedded database has its own.
+    #[arg(long, env = "PROFILE_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    database_connections: u32,
+}
+
+impl DatabaseArgs {
+    /// Whether this is the embedded database that needs no setting.
+    pub fn is_default(&self) -> bool {
+        self.database_url.expose_secret() == EMBEDDED
+    }
+
+    /// Opens the database and brings its schema up to date.
+    pub async fn open(&self) -> Result<Store, Failure> {
+        let url = DatabaseUrl::parse(&self.database_url).map_err(Failure::usage)?;
+        let attempts = ExponentialBuilder::default().with_max_delay(Duration::from_millis(500)).without_max_times();
+        let connect = || async { Store::connect(&url, self.database_connections).await };
+        // A PostgreSQL that starts at the same moment is waited for; a file is there or not.
+        let connecting =
+            connect.retry(attempts).when(|error| matches!(error, Error::DatabaseUnavailable(_)) && !url.is_file());
+        let store = match timeout(PATIENCE, connecting).await {
+            Ok(Ok(store)) => store,
+            Ok(Err(error)) => {
+                return Err(Failure::failed(format!("cannot open {url}: {}", Failure::from(error).sentence)));
+            }
+            Err(_) => return Err(Failure::failed(format!("{url} has not answered for {} s", PATIENCE.as_secs()))),
+        };
+        store.migrate().await.map_err(|error| {
+            Failure::failed(format!("cannot bring the schema of {url} up to date: {}", Failure::from(error).sentence))
+        })?;
+        Ok(store)
+    }
+}
+
+/// `migrate`
+pub async fn migrate(args: DatabaseArgs) -> Result<(), Failure> {
+    args.open().await?.close().await;
+    Ok(())
+}

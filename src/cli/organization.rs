@@ -1,0 +1,66 @@
+//! `organization create` and `organization list`.
+
+use clap::Subcommand;
+use uuid::Uuid;
+
+use super::{Failure, database::DatabaseArgs};
+use crate::{
+    edge,
+    entity::organization,
+    store::{self, Store},
+    value,
+};
+
+#[derive(Debug, Subcommand)]
+pub enum OrganizationCommand {
+    /// Make an organization and print its id.
+    Create {
+        /// Its name, which no other organization has: 1 to 100 characters.
+        name: String,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Print all organizations: id, name, creation.
+    List {
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+}
+
+pub async fn run(command: OrganizationCommand) -> Result<(), Failure> {
+    match command {
+        OrganizationCommand::Create { name, database } => {
+            let name = checked_name(&name)?;
+            let store = database.open().await?;
+            let Some(id) = create(&store, &name).await? else {
+                return Err(Failure::failed(format!("there is an organization {name:?} already")));
+            };
+            println!("{id}");
+            store.close().await;
+        }
+        OrganizationCommand::List { database } => {
+            let store = database.open().await?;
+            println!("ID\tNAME\tCREATED");
+            for organization::Model { id, name, created_at } in store::organization::list(store.reader()).await? {
+                println!("{id}\t{name}\t{created_at:?}");
+            }
+            store.close().await;
+        }
+    }
+    Ok(())
+}
+
+/// Makes an organization, unless its name is taken.
+pub async fn create(store: &Store, name: &str) -> Result<Option<Uuid>, Failure> {
+    let id = edge::new_id();
+    let organization = organization::Model { id, name: name.to_owned(), created_at: edge::now() };
+    Ok(store::organization::create(store.writer(), organization).await?.then_some(id))
+}
+
+/// A name for an organization or a key.
+pub fn checked_name(name: &str) -> Result<String, Failure> {
+    match value::clean(name).as_str() {
+        "" => Err(Failure::usage("a name is required")),
+        name => value::name(name).map_err(|rule| Failure::usage(format!("the name {rule}"))),
+    }
+}

@@ -1,0 +1,8 @@
+//! The rows, as sea-orm entities. A column is spelled here and in the migration.
+
+pub mod api_key;
+pub mod organization;
+pub mod profile;
+pub mod profile_case;
+pub mod profile_change;
+pub mod write_request;

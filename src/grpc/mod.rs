@@ -1,0 +1,54 @@
+//! The contract's face: everything that names tonic or a message.
+
+pub mod auth;
+mod case;
+mod change;
+mod convert;
+mod mask;
+mod profile;
+mod status;
+mod support;
+
+use chrono::{DateTime, Utc};
+use tonic::Request;
+
+use crate::{
+    edge,
+    error::Result,
+    store::Store,
+    write::{Author, Change, Writer, Written},
+};
+
+pub mod pb {
+    //! What build.rs made of `proto/`.
+    #![allow(clippy::all, clippy::pedantic, reason = "generated")]
+
+    tonic::include_proto!("profiles.v1");
+
+    /// The descriptors of the contract and of the error details, with comments and options.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+/// The handlers of all services.
+pub struct Api {
+    store: Store,
+    writer: Writer,
+}
+
+impl Api {
+    pub const fn new(store: Store, writer: Writer) -> Self {
+        Self { store, writer }
+    }
+
+    /// The way of every write: who, what, and the one function that does it.
+    async fn write<T>(
+        &self,
+        request: Request<T>,
+        change: impl FnOnce(T, DateTime<Utc>, &Author) -> Result<Change>,
+    ) -> Result<Written> {
+        let author = auth::author(&request)?;
+        let now = edge::now();
+        let change = change(request.into_inner(), now, &author)?;
+        self.writer.write(author, change, now).await
+    }
+}

@@ -1,0 +1,44 @@
+//! ProfileService.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api, auth, change,
+    convert::Input,
+    pb::{self, profile_service_server::ProfileService},
+};
+use crate::{edge, read, telemetry};
+
+type Answer = Result<Response<pb::Profile>, Status>;
+
+#[tonic::async_trait]
+impl ProfileService for Api {
+    async fn create_profile(&self, request: Request<pb::CreateProfileRequest>) -> Answer {
+        let created = self.write(request, |request, now, _| change::create(request, now, edge::new_id())).await?;
+        Ok(Response::new(created.profile.into()))
+    }
+
+    async fn get_profile(&self, request: Request<pb::GetProfileRequest>) -> Answer {
+        let author = auth::author(&request)?;
+        let mut input = Input::default();
+        let id = input.id("id", &request.into_inner().id);
+        let id = input.finish(id)?;
+        telemetry::note_profile(id);
+        Ok(Response::new(read::profile(&self.store, author.organization_id, id).await?.into()))
+    }
+
+    async fn replace_profile(&self, request: Request<pb::ReplaceProfileRequest>) -> Answer {
+        let replaced = self.write(request, |request, now, _| change::replace(request, now)).await?;
+        Ok(Response::new(replaced.profile.into()))
+    }
+
+    async fn patch_profile(&self, request: Request<pb::PatchProfileRequest>) -> Answer {
+        let patched = self.write(request, |request, now, _| change::patch(request, now)).await?;
+        Ok(Response::new(patched.profile.into()))
+    }
+
+    async fn update_profile(&self, request: Request<pb::UpdateProfileRequest>) -> Answer {
+        let updated = self.write(request, |request, now, _| change::update(request, now)).await?;
+        Ok(Response::new(updated.profile.into()))
+    }
+}

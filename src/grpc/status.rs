@@ -1,0 +1,174 @@
+//! Errors as gRPC statuses with details (AIP-193): the one place that maps them, and logs a cause once.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt as _};
+
+use crate::{
+    error::{Error, Violation},
+    telemetry,
+};
+
+/// The domain of every reason.
+const DOMAIN: &str = "profile-service";
+
+/// When a caller may try again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// The code and the stable reason of an error.
+const fn code(error: &Error) -> (Code, &'static str) {
+    match error {
+        Error::InvalidMessage => (Code::InvalidArgument, "INVALID_MESSAGE"),
+        Error::InvalidFields(_) => (Code::InvalidArgument, "INVALID_FIELDS"),
+        Error::InvalidUpdateMask => (Code::InvalidArgument, "INVALID_UPDATE_MASK"),
+        Error::InvalidPageToken => (Code::InvalidArgument, "INVALID_PAGE_TOKEN"),
+        Error::RequestIdReused => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
+        Error::ApiKeyMissing => (Code::Unauthenticated, "API_KEY_MISSING"),
+        Error::ApiKeyInvalid => (Code::Unauthenticated, "API_KEY_INVALID"),
+        Error::ScopeMissing(_) => (Code::PermissionDenied, "SCOPE_MISSING"),
+        Error::ProfileNotFound(_) => (Code::NotFound, "PROFILE_NOT_FOUND"),
+        Error::UserNotFound(_) => (Code::NotFound, "USER_NOT_FOUND"),
+        Error::UserNotInOrganization(_) => (Code::NotFound, "USER_NOT_IN_ORGANIZATION"),
+        Error::UpdateNotAllowed => (Code::PermissionDenied, "UPDATE_NOT_ALLOWED"),
+        Error::DemographicsLocked(_) => (Code::FailedPrecondition, "DEMOGRAPHICS_LOCKED"),
+        Error::CaseOfAnotherProfile => (Code::FailedPrecondition, "CASE_OF_ANOTHER_PROFILE"),
+        Error::PhoneNumberInUse => (Code::AlreadyExists, "PHONE_NUMBER_IN_USE"),
+        Error::EmailInUse => (Code::AlreadyExists, "EMAIL_IN_USE"),
+        Error::EtagMismatch => (Code::Aborted, "ETAG_MISMATCH"),
+        Error::TransactionConflict { .. } => (Code::Aborted, "TRANSACTION_CONFLICT"),
+        Error::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
+        Error::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        Error::DatabaseUnavailable(_) => (Code::Unavailable, "DATABASE_UNAVAILABLE"),
+        Error::OutcomeUnknown(_) => (Code::Unavailable, "OUTCOME_UNKNOWN"),
+        Error::Internal(_) => (Code::Internal, "INTERNAL"),
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let (code, reason) = code(&error);
+        telemetry::note_reason(reason);
+        let metadata: HashMap<String, String> = match &error {
+            Error::ScopeMissing(scope) => [("scope".to_owned(), scope.to_string())].into(),
+            _ => HashMap::new(),
+        };
+        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+        match &error {
+            Error::InvalidFields(violations) => {
+                details.set_bad_request(violations.iter().map(field_violation).collect::<Vec<_>>());
+            }
+            Error::DemographicsLocked(fields) => {
+                details.set_precondition_failure(fields.iter().map(locked_violation).collect::<Vec<_>>());
+            }
+            Error::ProfileNotFound(id) => {
+                let name = id.map(|id| id.to_string()).unwrap_or_default();
+                details.set_resource_info("profiles.v1.Profile", name, "", "no such profile");
+            }
+            Error::Overloaded => {
+                details.set_retry_info(Some(RETRY_DELAY));
+            }
+            Error::TransactionConflict { cause, .. } => {
+                tracing::warn!(cause, "a write gave way to others");
+                details.set_retry_info(Some(RETRY_DELAY));
+            }
+            Error::DatabaseUnavailable(cause) => {
+                tracing::warn!(cause, "the database cannot be reached");
+                details.set_retry_info(Some(RETRY_DELAY));
+            }
+            Error::OutcomeUnknown(cause) => tracing::warn!(cause, "the answer to a commit was lost"),
+            Error::Internal(cause) => tracing::error!(cause, "internal error"),
+            _ => {}
+        }
+        Self::with_error_details(code, error.to_string(), details)
+    }
+}
+
+fn field_violation(violation: &Violation) -> FieldViolation {
+    FieldViolation::new(&violation.field, violation.rule.to_string())
+}
+
+fn locked_violation(field: &String) -> PreconditionViolation {
+    PreconditionViolation::new("DEMOGRAPHICS_LOCKED", field, "locked by a case about the person")
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{keys::Scope, value::Rule};
+
+    /// Every error as its caller reads it: a changed word of the contract is a changed line.
+    #[test]
+    fn every_error_has_its_code_reason_details_and_message() {
+        let email = || SecretString::from("ada@example.com");
+        let cause = || "cause".to_owned();
+        let errors = [
+            Error::InvalidMessage,
+            Error::InvalidFields(vec![Violation { field: "profile.dob".to_owned(), rule: Rule::DateOfBirth }]),
+            Error::InvalidUpdateMask,
+            Error::InvalidPageToken,
+            Error::RequestIdReused,
+            Error::ApiKeyMissing,
+            Error::ApiKeyInvalid,
+            Error::ScopeMissing(Scope::ProfilesRead),
+            Error::ProfileNotFound(Some(Uuid::nil())),
+            Error::UserNotFound(email()),
+            Error::UserNotInOrganization(email()),
+            Error::UpdateNotAllowed,
+            Error::DemographicsLocked(vec!["dob".to_owned()]),
+            Error::CaseOfAnotherProfile,
+            Error::PhoneNumberInUse,
+            Error::EmailInUse,
+            Error::EtagMismatch,
+            Error::TransactionConflict { cause: cause(), retryable: true },
+            Error::Overloaded,
+            Error::DeadlineExceeded,
+            Error::DatabaseUnavailable(cause()),
+            Error::OutcomeUnknown(cause()),
+            Error::Internal(cause()),
+        ];
+        let table: Vec<_> = errors.map(|error| line(&Status::from(error))).into();
+        insta::assert_snapshot!(table.join("\n"), @r"
+    InvalidArgument INVALID_MESSAGE [] The request is not a readable message of this method.
+    InvalidArgument INVALID_FIELDS [BadRequest] Invalid fields: profile.dob must be a real date in the form YYYY-MM-DD, not before 1900-01-01 and not in the future.
+    InvalidArgument INVALID_UPDATE_MASK [] The update mask must be empty, or `*` alone, or name fields that can be changed: first_name, last_name, email, dob, gender, phone_number, address, address2, city, state, country, postal_code.
+    InvalidArgument INVALID_PAGE_TOKEN [] The page token is not one of this profile's list. Start again without one.
+    InvalidArgument REQUEST_ID_REUSED [] The request id has been used with another request. Use a new one.
+    Unauthenticated API_KEY_MISSING [] An API key is required: send it as cv-api-key, or as a bearer token in authorization.
+    Unauthenticated API_KEY_INVALID [] The API key is unknown, expired or revoked.
+    PermissionDenied SCOPE_MISSING [] The API key lacks the scope profiles.read.
+    NotFound PROFILE_NOT_FOUND [ResourceInfo] There is no such profile in the organization.
+    NotFound USER_NOT_FOUND [] User ada@example.com does not exist
+    NotFound USER_NOT_IN_ORGANIZATION [] User ada@example.com does not exist in the organization
+    PermissionDenied UPDATE_NOT_ALLOWED [] Not allowed to update the profile
+    FailedPrecondition DEMOGRAPHICS_LOCKED [PreconditionFailure] Cannot update user profile fields (firstName, lastName, dob, gender) for user with cases
+    FailedPrecondition CASE_OF_ANOTHER_PROFILE [] The case is about another profile.
+    AlreadyExists PHONE_NUMBER_IN_USE [] Unable to use this phone number. Please use a different one
+    AlreadyExists EMAIL_IN_USE [] Unable to use this email. Please use a different one
+    Aborted ETAG_MISMATCH [] The etag is not the profile's current one. Read the profile again.
+    Aborted TRANSACTION_CONFLICT [RetryInfo] Other writes were in the way. Try again.
+    ResourceExhausted OVERLOADED [RetryInfo] The service has too much to do at once. Try again later.
+    DeadlineExceeded DEADLINE_EXCEEDED [] The deadline is over. A write may have been made: repeat it with the same request id.
+    Unavailable DATABASE_UNAVAILABLE [RetryInfo] The database cannot be reached. Try again later.
+    Unavailable OUTCOME_UNKNOWN [] The write may have been made or not. Repeat it with the same request id.
+    Internal INTERNAL [] The service failed; the fault is on its side and in its log.
+    ");
+    }
+
+    fn line(status: &Status) -> String {
+        let details = status.get_error_details();
+        let info = details.error_info().expect("every error has one");
+        assert_eq!(info.domain, DOMAIN);
+        let further = [
+            details.bad_request().map(|_| "BadRequest"),
+            details.precondition_failure().map(|_| "PreconditionFailure"),
+            details.resource_info().map(|_| "ResourceInfo"),
+            details.retry_info().map(|_| "RetryInfo"),
+        ];
+        let further: Vec<_> = further.into_iter().flatten().collect();
+        format!("{:?} {} [{}] {}", status.code(), info.reason, further.join(" "), status.message())
+    }
+}

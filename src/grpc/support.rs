@@ -1,0 +1,116 @@
+//! SupportService.
+
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::{
+    Api, auth, change,
+    convert::Input,
+    pb::{self, find_profile_request::By, support_service_server::SupportService},
+};
+use crate::{
+    error::{Error, Result},
+    read::{self, Contact},
+    telemetry,
+    value::{self, Rule},
+};
+
+/// How many changes a page has where the request does not say.
+const DEFAULT_PAGE: u64 = 50;
+
+/// How many changes a page has at the most.
+const LARGEST_PAGE: u64 = 200;
+
+#[tonic::async_trait]
+impl SupportService for Api {
+    async fn correct_profile(
+        &self,
+        request: Request<pb::CorrectProfileRequest>,
+    ) -> Result<Response<pb::Profile>, Status> {
+        let corrected = self.write(request, |request, now, _| change::correct(request, now)).await?;
+        Ok(Response::new(corrected.profile.into()))
+    }
+
+    async fn set_profile_role(
+        &self,
+        request: Request<pb::SetProfileRoleRequest>,
+    ) -> Result<Response<pb::Profile>, Status> {
+        let set = self.write(request, |request, _, _| change::set_role(request)).await?;
+        Ok(Response::new(set.profile.into()))
+    }
+
+    async fn find_profile(&self, request: Request<pb::FindProfileRequest>) -> Result<Response<pb::Profile>, Status> {
+        let author = auth::author(&request)?;
+        let contact = contact(request.into_inner())?;
+        let profile = read::profile_by(&self.store, author.organization_id, &contact).await?;
+        telemetry::note_profile(profile.id);
+        Ok(Response::new(profile.into()))
+    }
+
+    async fn list_profile_changes(
+        &self,
+        request: Request<pb::ListProfileChangesRequest>,
+    ) -> Result<Response<pb::ListProfileChangesResponse>, Status> {
+        let author = auth::author(&request)?;
+        let Page { id, below, size } = Page::parse(request.into_inner())?;
+        telemetry::note_profile(id);
+        let mut rows = read::changes(&self.store, author.organization_id, id, below, size + 1).await?;
+        let more = rows.len() as u64 > size;
+        rows.truncate(rows.len() - usize::from(more));
+        let next = rows.last().filter(|_| more).map(|row| page_token(id, row.revision));
+        let changes = rows.into_iter().map(pb::ProfileChange::try_from).collect::<Result<_>>()?;
+        Ok(Response::new(pb::ListProfileChangesResponse { changes, next_page_token: next.unwrap_or_default() }))
+    }
+}
+
+/// What the caller tells, in its stored form.
+fn contact(request: pb::FindProfileRequest) -> Result<Contact> {
+    let mut input = Input::default();
+    let contact = match request.by {
+        Some(By::Email(email)) => Contact::Email(input.required("email", &email, value::email)),
+        Some(By::PhoneNumber(number)) => {
+            Contact::PhoneNumber(input.required("phone_number", &number, value::phone_number))
+        }
+        None => Contact::Email(input.judge("email", Err(Rule::EmailOrPhone))),
+    };
+    input.finish(contact)
+}
+
+/// Which changes are asked for (AIP-158).
+struct Page {
+    id: Uuid,
+    /// Only revisions below this one.
+    below: i64,
+    size: u64,
+}
+
+impl Page {
+    fn parse(request: pb::ListProfileChangesRequest) -> Result<Self> {
+        let pb::ListProfileChangesRequest { id, page_size, page_token } = request;
+        let mut input = Input::default();
+        let id = input.id("id", &id);
+        let size = match input.judge("page_size", u64::try_from(page_size).map_err(|_| Rule::Negative)) {
+            0 => DEFAULT_PAGE,
+            size => size.min(LARGEST_PAGE),
+        };
+        let page = input.finish(Self { id, below: i64::MAX, size })?;
+        match page_token.as_str() {
+            "" => Ok(page),
+            token => Ok(Self { below: page_start(token, id)?, ..page }),
+        }
+    }
+}
+
+/// A token that is bound to its profile: the profile and the last revision shown.
+fn page_token(profile: Uuid, revision: i64) -> String {
+    hex::encode([profile.as_bytes().as_slice(), &revision.to_be_bytes()].concat())
+}
+
+/// The revision in a token of this profile.
+fn page_start(token: &str, profile: Uuid) -> Result<i64> {
+    let mut bytes = [0; 24];
+    hex::decode_to_slice(token, &mut bytes).map_err(|_| Error::InvalidPageToken)?;
+    let (id, revision) = bytes.split_first_chunk().ok_or(Error::InvalidPageToken)?;
+    let revision = revision.try_into().map_err(|_| Error::InvalidPageToken)?;
+    if Uuid::from_bytes(*id) == profile { Ok(i64::from_be_bytes(revision)) } else { Err(Error::InvalidPageToken) }
+}

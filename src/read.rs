@@ -1,0 +1,41 @@
+//! Reads.
+
+use uuid::Uuid;
+
+use crate::{
+    entity::{profile, profile_change},
+    error::{Error, Result},
+    store::{self, Store},
+};
+
+/// The organization's profile.
+pub async fn profile(store: &Store, organization: Uuid, id: Uuid) -> Result<profile::Model> {
+    store::profile::find(store.reader(), organization, id).await?.ok_or(Error::ProfileNotFound(Some(id)))
+}
+
+/// What a caller tells support.
+pub enum Contact {
+    Email(String),
+    PhoneNumber(String),
+}
+
+/// The organization's profile with exactly this e-mail or phone number.
+pub async fn profile_by(store: &Store, organization: Uuid, contact: &Contact) -> Result<profile::Model> {
+    let found = match contact {
+        Contact::Email(email) => store::profile::find_by_email(store.reader(), organization, email).await?,
+        Contact::PhoneNumber(number) => store::profile::find_by_phone(store.reader(), organization, number).await?,
+    };
+    found.ok_or(Error::ProfileNotFound(None))
+}
+
+/// At most `limit` changes of the organization's profile below a revision, the newest first.
+pub async fn changes(
+    store: &Store,
+    organization: Uuid,
+    id: Uuid,
+    below: i64,
+    limit: u64,
+) -> Result<Vec<profile_change::Model>> {
+    profile(store, organization, id).await?;
+    store::history::list(store.reader(), organization, id, below, limit).await
+}

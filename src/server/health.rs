@@ -1,0 +1,66 @@
+//! Health: SERVING while the database answers.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::store::Store;
+
+/// How often the database is asked.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How long it may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What can be asked for: the whole server, and each service by its name.
+const SERVICES: [&str; 4] = ["", "profiles.v1.ProfileService", "profiles.v1.CaseService", "profiles.v1.SupportService"];
+
+/// The health of every service.
+#[derive(Clone)]
+pub struct Health {
+    reporter: HealthReporter,
+}
+
+impl Health {
+    /// Takes over a reporter, which says SERVING at its birth.
+    pub async fn not_serving(reporter: HealthReporter) -> Self {
+        let health = Self { reporter };
+        health.set(ServingStatus::NotServing).await;
+        health
+    }
+
+    /// Asks the database until the token is cancelled.
+    pub fn watch(&self, store: Store, tasks: &TaskTracker, stop: CancellationToken) {
+        let health = self.clone();
+        tasks.spawn(stop.run_until_cancelled_owned(async move {
+            let mut serving = false;
+            let mut ticks = interval(EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let answers = matches!(timeout(PATIENCE, store.ping()).await, Ok(Ok(())));
+                if answers != serving {
+                    serving = answers;
+                    tracing::info!(serving, "health changed");
+                    health.set(if serving { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+                }
+            }
+        }));
+    }
+
+    /// Tells every watcher NOT_SERVING and ends its stream, which would keep its connection from draining.
+    pub async fn end(mut self) {
+        self.set(ServingStatus::NotServing).await;
+        for service in SERVICES {
+            self.reporter.clear_service_status(service).await;
+        }
+    }
+
+    async fn set(&self, status: ServingStatus) {
+        for service in SERVICES {
+            self.reporter.set_service_status(service, status).await;
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What happens around every call, in the order of the code: log line, place, deadline, key, handler.
+
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tonic::{Code, Status};
+use tracing::{Instrument as _, Span, field::Empty};
+
+use crate::{
+    edge,
+    error::{Error, Result},
+    grpc::auth::{self, Access},
+    keys::{Keys, Scope},
+    write::Author,
+};
+
+/// The longest that a call may take, whatever its caller allows.
+const CEILING: Duration = Duration::from_secs(10);
+
+/// How much earlier than the caller's deadline ours is: tonic has a timer of its own, which answers CANCELLED.
+const MARGIN: Duration = Duration::from_millis(5);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// What a call must pass before a handler sees it.
+#[derive(Clone)]
+pub struct Gate {
+    pub keys: Keys,
+    /// The places for calls in flight.
+    pub places: Arc<Semaphore>,
+}
+
+/// Serves one call and logs it.
+pub async fn call(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let request_id = request_id(request.headers());
+    let access = auth::access(request.uri().path());
+    let mut line = LogLine::start(access, &request, &request_id);
+    let span = line.span.clone();
+    let mut response = readable(gate.admit(access, request, next).instrument(span.clone()).await, &span);
+    line.code = Some(response.extensions().get().map_or(Code::Ok, Status::code));
+    response.headers_mut().insert(REQUEST_ID, request_id);
+    response
+}
+
+/// Answers a call whose handler panicked. The panic hook has logged where.
+pub fn panicked(_message: Box<dyn Any + Send>) -> Response {
+    Status::from(Error::Internal("a handler panicked".to_owned())).into_http()
+}
+
+impl Gate {
+    /// Gives a call a place and a deadline. Health and reflection need no place: an overloaded service is alive.
+    async fn admit(&self, access: Option<Access>, request: Request, next: Next) -> Response {
+        let deadline = deadline(request.headers());
+        let answered = async {
+            match access {
+                None => Ok(Status::unimplemented("There is no such method.").into_http()),
+                Some(Access::Open) => Ok(next.run(request).await),
+                Some(Access::Key(scope)) => {
+                    let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+                    Ok(next.run(self.authenticate(request, scope, place).await?).await)
+                }
+            }
+        };
+        let answer = timeout(deadline, answered).await.unwrap_or(Err(Error::DeadlineExceeded));
+        answer.unwrap_or_else(|error| Status::from(error).into_http())
+    }
+
+    /// The request with its author.
+    async fn authenticate(&self, mut request: Request, scope: Scope, place: OwnedSemaphorePermit) -> Result<Request> {
+        let presented = auth::presented(request.headers())?;
+        let key = self.keys.authenticate(&presented, scope, edge::now()).await?;
+        request.extensions_mut().insert(Author {
+            organization_id: key.organization_id,
+            key_id: key.id,
+            key_name: key.name,
+            place: Arc::new(place),
+        });
+        Ok(request)
+    }
+}
+
+/// What tonic itself answers to bytes that it cannot read is INTERNAL without details; ours always has details.
+fn readable(response: Response, span: &Span) -> Response {
+    match response.extensions().get::<Status>() {
+        Some(status) if status.code() == Code::Internal && status.details().is_empty() => {
+            span.in_scope(|| Status::from(Error::InvalidMessage)).into_http()
+        }
+        _ => response,
+    }
+}
+
+/// How long the call may take: until just before the caller's deadline, or the ceiling.
+fn deadline(headers: &HeaderMap) -> Duration {
+    let allowed = headers.get(GRPC_TIMEOUT).and_then(|value| grpc_timeout(value.to_str().ok()?));
+    allowed.map_or(CEILING, |allowed| allowed.saturating_sub(MARGIN.min(allowed / 10)).min(CEILING))
+}
+
+/// A timeout in the form of gRPC over HTTP/2: at most 8 digits and a unit.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let valid = (1..=8).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let count: u64 = if valid { digits.parse().ok()? } else { return None };
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+/// The caller's request id if it is one that can be logged: short, and without the characters of an e-mail address or
+/// a sentence. A new one otherwise.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let tame = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'=');
+    match headers.get(REQUEST_ID) {
+        Some(id) if (1..=128).contains(&id.len()) && id.as_bytes().iter().copied().all(tame) => id.clone(),
+        _ => HeaderValue::try_from(edge::new_id().to_string()).unwrap_or(HeaderValue::from_static("none")),
+    }
+}
+
+/// The one line that a call leaves in the log, also when its caller went away: it is written when this is dropped.
+struct LogLine {
+    span: Span,
+    started: Instant,
+    /// Health and reflection are asked all the time, and are about nobody.
+    quiet: bool,
+    code: Option<Code>,
+}
+
+impl LogLine {
+    fn start(access: Option<Access>, request: &Request, request_id: &HeaderValue) -> Self {
+        // A path that is no method's is the caller's text: it stays out of the log.
+        let method = if access.is_some() { request.uri().path() } else { "unknown" };
+        let request_id = request_id.to_str().unwrap_or_default();
+        let span = tracing::info_span!("call", method, request_id, key_id = Empty, profile_id = Empty, reason = Empty);
+        Self { span, started: Instant::now(), quiet: access == Some(Access::Open), code: None }
+    }
+}
+
+impl Drop for LogLine {
+    fn drop(&mut self) {
+        let code = self.code.map_or_else(|| "caller went away".to_owned(), |code| format!("{code:?}"));
+        let duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.span.in_scope(|| {
+            if self.quiet {
+                tracing::debug!(code, duration_us, "call");
+            } else {
+                tracing::info!(code, duration_us, "call");
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_in_every_unit_and_nothing_else_is_one() {
+        let read: Vec<_> = ["1H", "2M", "3S", "4m", "5u", "6n"].map(grpc_timeout).into_iter().flatten().collect();
+        assert_eq!(format!("{read:?}"), "[3600s, 120s, 3s, 4ms, 5µs, 6ns]");
+        for text in ["", "S", "1", "1s", "-1S", "+1S", "123456789S", "1 S", "\u{e9}"] {
+            assert_eq!(grpc_timeout(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn our_deadline_comes_before_the_callers_and_the_ceiling() {
+        let of =
+            |value: &'static str| deadline(&HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static(value))]));
+        assert_eq!(of("1S"), Duration::from_millis(995));
+        assert_eq!(of("10m"), Duration::from_millis(9));
+        assert_eq!((of("99999999H"), deadline(&HeaderMap::new())), (CEILING, CEILING));
+    }
+}

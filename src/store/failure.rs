@@ -1,0 +1,61 @@
+//! What a database's error means to the service.
+
+use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr, sqlx};
+
+use crate::error::Error;
+
+/// The error that a caller is to see. Causes are taken from `Display`: `Debug` would print values.
+pub fn classify(error: &DbErr) -> Error {
+    let cause = error.to_string();
+    match error {
+        DbErr::ConnectionAcquire(ConnAcquireErr::Timeout | ConnAcquireErr::ConnectionClosed) => {
+            Error::DatabaseUnavailable(cause)
+        }
+        DbErr::Conn(RuntimeErr::SqlxError(driver))
+        | DbErr::Exec(RuntimeErr::SqlxError(driver))
+        | DbErr::Query(RuntimeErr::SqlxError(driver)) => match driver.as_ref() {
+            sqlx::Error::Database(refusal) => {
+                unique_violation(error).unwrap_or_else(|| by_code(&refusal.code().unwrap_or_default(), cause))
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Error::DatabaseUnavailable(cause),
+            _ => Error::Internal(cause),
+        },
+        _ => Error::Internal(cause),
+    }
+}
+
+/// The e-mail or phone number that someone else has. PostgreSQL names the index, SQLite the column.
+fn unique_violation(error: &DbErr) -> Option<Error> {
+    let Some(SqlErr::UniqueConstraintViolation(message)) = error.sql_err() else { return None };
+    if message.contains("profile_email_key") || message.contains("profile.email") {
+        Some(Error::EmailInUse)
+    } else if message.contains("profile_phone_number_key") || message.contains("profile.phone_number") {
+        Some(Error::PhoneNumberInUse)
+    } else {
+        None
+    }
+}
+
+/// By SQLSTATE (PostgreSQL, five characters) or by result code (SQLite, a number whose low byte is the primary code).
+fn by_code(code: &str, cause: String) -> Error {
+    match code {
+        "40001" | "40P01" => Error::TransactionConflict { cause, retryable: true },
+        "55P03" => Error::TransactionConflict { cause, retryable: false },
+        "57014" | "53300" | "25006" => Error::DatabaseUnavailable(cause),
+        _ if code.len() == 5 && (code.starts_with("08") || code.starts_with("57P0")) => {
+            Error::DatabaseUnavailable(cause)
+        }
+        _ => match code.parse::<u32>().map(|code| code & 0xff) {
+            // SQLITE_BUSY, SQLITE_LOCKED
+            Ok(5 | 6) if code.len() < 5 => Error::TransactionConflict { cause, retryable: true },
+            // SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
+            Ok(8 | 10 | 13 | 14) if code.len() < 5 => Error::DatabaseUnavailable(cause),
+            _ => Error::Internal(cause),
+        },
+    }
+}

@@ -1,0 +1,55 @@
+//! API keys.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sea_orm::{
+    ColumnTrait as _, Condition, ConnectionTrait, EntityTrait as _, ExprTrait as _, IntoActiveModel as _,
+    QueryFilter as _, QueryOrder as _, sea_query::Expr,
+};
+use uuid::Uuid;
+
+use crate::{
+    entity::api_key::{Column, Entity, Model},
+    error::Result,
+};
+
+/// A key's last use is written at most so often.
+pub const LAST_USE_STEP: TimeDelta = TimeDelta::minutes(1);
+
+/// Stores a key.
+pub async fn create(db: &impl ConnectionTrait, key: Model) -> Result<()> {
+    Entity::insert(key.into_active_model()).exec_without_returning(db).await?;
+    Ok(())
+}
+
+/// The key with this lookup id.
+pub async fn find(db: &impl ConnectionTrait, lookup: &str) -> Result<Option<Model>> {
+    Ok(Entity::find_by_id(lookup).one(db).await?)
+}
+
+/// An organization's keys, the oldest first.
+pub async fn list(db: &impl ConnectionTrait, organization: Uuid) -> Result<Vec<Model>> {
+    let keys = Entity::find().filter(Column::OrganizationId.eq(organization));
+    Ok(keys.order_by_asc(Column::CreatedAt).order_by_asc(Column::Id).all(db).await?)
+}
+
+/// Revokes a key; false where there is none. A key that is revoked already keeps its date.
+pub async fn revoke(db: &impl ConnectionTrait, lookup: &str, now: DateTime<Utc>) -> Result<bool> {
+    let revoked = Entity::update_many()
+        .col_expr(Column::RevokedAt, Expr::col(Column::RevokedAt).if_null(now))
+        .filter(Column::Id.eq(lookup))
+        .exec(db)
+        .await?;
+    Ok(revoked.rows_affected == 1)
+}
+
+/// Notes that a key was used, unless that has been noted within the last minute.
+pub async fn touch(db: &impl ConnectionTrait, lookup: &str, now: DateTime<Utc>) -> Result<()> {
+    let stale = Condition::any().add(Column::LastUsedAt.is_null()).add(Column::LastUsedAt.lt(now - LAST_USE_STEP));
+    Entity::update_many()
+        .col_expr(Column::LastUsedAt, Expr::value(now))
+        .filter(Column::Id.eq(lookup))
+        .filter(stale)
+        .exec(db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! Organizations.
+
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, IntoActiveModel as _, QueryFilter as _, QueryOrder as _,
+    TryInsertResult,
+};
+
+use crate::{
+    entity::organization::{Column, Entity, Model},
+    error::Result,
+};
+
+/// Stores an organization; false where the name is taken.
+pub async fn create(db: &impl ConnectionTrait, organization: Model) -> Result<bool> {
+    let created = Entity::insert(organization.into_active_model())
+        .on_conflict_do_nothing_on([Column::Name])
+        .exec_without_returning(db)
+        .await?;
+    Ok(matches!(created, TryInsertResult::Inserted(1)))
+}
+
+/// The organization with this name.
+pub async fn find(db: &impl ConnectionTrait, name: &str) -> Result<Option<Model>> {
+    Ok(Entity::find().filter(Column::Name.eq(name)).one(db).await?)
+}
+
+/// All organizations, by name.
+pub async fn list(db: &impl ConnectionTrait) -> Result<Vec<Model>> {
+    Ok(Entity::find().order_by_asc(Column::Name).all(db).await?)
+}

@@ -1,0 +1,152 @@
+//! The program as its users run it.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use serde_json::Value as Json;
+use tempfile::NamedTempFile;
+use tonic::transport::{Channel, Endpoint};
+
+use super::{Client, Database};
+
+/// The program, about to be run with these arguments.
+pub fn program<const N: usize>(arguments: [&str; N]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_profile-service"));
+    command.args(arguments).env_remove("RUST_LOG");
+    command
+}
+
+/// A running service. It is killed when it is dropped.
+pub struct Service {
+    child: Child,
+    printed: NamedTempFile,
+    log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+    pub address: String,
+    pub database: Arc<Database>,
+}
+
+impl Service {
+    /// Starts on a database of its own.
+    pub fn start() -> Self {
+        Self::on(Arc::new(Database::create()), [])
+    }
+
+    /// Starts on this database, with these arguments.
+    pub fn on<const N: usize>(database: Arc<Database>, arguments: [&str; N]) -> Self {
+        let mut command = program(["serve"]);
+        command.args(arguments).env("PROFILE_DATABASE_URL", database.url());
+        Self::spawn(command, database)
+    }
+
+    /// Starts without any setting in this directory, on the embedded database that is there or will be.
+    pub fn embedded(directory: &Path) -> Self {
+        let mut command = program([]);
+        command.current_dir(directory).env_remove("PROFILE_DATABASE_URL");
+        Self::spawn(command, Arc::new(Database::create()))
+    }
+
+    /// Starts the program on a free port and waits until it listens.
+    fn spawn(mut command: Command, database: Arc<Database>) -> Self {
+        let printed = tempfile::NamedTempFile::new().expect("a file");
+        let mut child = command
+            .env("PROFILE_LISTEN", "127.0.0.1:0")
+            .stdin(Stdio::null())
+            .stdout(printed.reopen().expect("a file"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a program");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = BufReader::new(child.stderr.take().expect("its standard error")).lines();
+        let (kept, (say, heard)) = (Arc::clone(&log), mpsc::channel());
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some(address) = address(&line) {
+                    let _ = say.send(address);
+                }
+                kept.lock().expect("the log").push(line);
+            }
+        });
+        let address = heard.recv_timeout(Duration::from_mins(1)).unwrap_or_else(|_| {
+            panic!("the service does not listen: {:?}", log.lock().expect("the log"));
+        });
+        Self { child, printed, log, reader: Some(reader), address, database }
+    }
+
+    /// A new organization, and a client with a key of it for everything.
+    pub async fn organization(&self, name: &str) -> Client {
+        self.run(["organization", "create", name]);
+        self.client(&self.key(name, &["profiles.read", "profiles.write", "cases.report", "support"])).await
+    }
+
+    /// A new key of the organization.
+    pub fn key(&self, organization: &str, scopes: &[&str]) -> String {
+        let mut command = program(["key", "create", "--organization", organization, "--name", "test"]);
+        for scope in scopes {
+            command.args(["--scope", scope]);
+        }
+        self.output(command)
+    }
+
+    /// A client that presents this key.
+    pub async fn client(&self, key: &str) -> Client {
+        Client::new(self.channel().await, key)
+    }
+
+    /// A connection to the service.
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).expect("an address");
+        endpoint.connect().await.expect("a connection")
+    }
+
+    /// Runs the program beside the service on its database, and answers what it prints.
+    pub fn run<const N: usize>(&self, arguments: [&str; N]) -> String {
+        self.output(program(arguments))
+    }
+
+    fn output(&self, mut command: Command) -> String {
+        let output = command.env("PROFILE_DATABASE_URL", self.database.url()).output().expect("a program");
+        let Output { status, stdout, stderr } = output;
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).expect("text").trim_end().to_owned()
+    }
+
+    /// What the service has printed to standard output.
+    pub fn printed(&self) -> String {
+        std::fs::read_to_string(self.printed.path()).expect("a file")
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+    }
+
+    /// Waits until the program has ended, and answers its exit code and its whole log.
+    pub fn end(&mut self) -> (Option<i32>, Vec<String>) {
+        let code = self.child.wait().expect("an end").code();
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the whole log");
+        }
+        (code, self.log.lock().expect("the log").clone())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The address in the line that says so.
+fn address(line: &str) -> Option<String> {
+    let line: Json = serde_json::from_str(line).ok()?;
+    (line["message"] == "listening").then(|| line["address"].as_str().map(str::to_owned))?
+}

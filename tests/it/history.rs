@@ -1,0 +1,161 @@
+//! One row of history for each revision, with who, when, by what and why.
+
+use serde_json::{Value as Json, json};
+use tonic::Code;
+
+use crate::harness::{POOL, client};
+
+const LIST: &str = "SupportService/ListProfileChanges";
+const MONDAY: &str = "2026-01-05T10:00:00Z";
+
+#[tokio::test]
+async fn a_profiles_life_is_told_from_the_newest_change_to_its_creation() {
+    let (service, _north) = client().await;
+    let key = service.key("north", &["profiles.write", "support", "cases.report"]);
+    let lookup = key.split('_').nth(1).expect("a key");
+    let north = service.client(&key).await;
+    let create =
+        json!({ "requestId": "r-1", "profile": { "firstName": "Ada", "lastName": "Byron", "dob": "1915-12-10" } });
+    let ada = north.call("ProfileService/CreateProfile", create).await.expect("a new profile");
+    north.patch(&ada, json!({ "city": "London", "dob": "" })).await.expect("patched");
+    north.patch(&ada, json!({ "city": "London" })).await.expect("no change");
+    north.report("c-1", &ada, "ASSIGNED", MONDAY).await.expect("reported");
+    north.patch(&ada, json!({ "dob": "1999-01-01" })).await.expect_err("locked");
+    let correct = json!({ "profile": { "id": ada["id"], "dob": "1915-12-10", "city": "Ockham" }, "reason": "It was lost.\nFound.", "ticket": "T-1" });
+    north.call("SupportService/CorrectProfile", correct).await.expect("corrected");
+    north.correct(&ada, json!({ "city": "" }), "moved").await.expect("corrected");
+    north.set_role(&ada, "PROVIDER").await.expect("set");
+    north.report("c-1", &ada, "CANCELLED", "2026-01-06T10:00:00Z").await.expect("reported");
+
+    let mut changes = north.changes(&ada).await;
+    for change in &mut changes {
+        let change = change.as_object_mut().expect("an object");
+        assert_eq!(change.remove("keyId"), Some(json!(lookup)));
+        assert_eq!(change.remove("keyName"), Some(json!("test")));
+        assert!(change.remove("changeTime").is_some());
+    }
+    let locked = "first_name,last_name,dob,gender";
+    let expected = json!([
+        { "revision": "7", "rpc": "CaseService/ReportCaseStatus", "caseId": "c-1",
+          "fields": [{ "field": "locked_fields", "oldValue": locked }] },
+        { "revision": "6", "rpc": "SupportService/SetProfileRole", "reason": "a new post",
+          "fields": [{ "field": "role", "oldValue": "USER", "newValue": "PROVIDER" }] },
+        { "revision": "5", "rpc": "SupportService/CorrectProfile", "reason": "moved",
+          "fields": [{ "field": "city", "oldValue": "Ockham" }] },
+        { "revision": "4", "rpc": "SupportService/CorrectProfile", "reason": "It was lost.\nFound.", "ticket": "T-1",
+          "lockOverridden": true,
+          "fields": [{ "field": "dob", "newValue": "1915-12-10" }, { "field": "city", "oldValue": "London", "newValue": "Ockham" }] },
+        { "revision": "3", "rpc": "CaseService/ReportCaseStatus", "caseId": "c-1",
+          "fields": [{ "field": "locked_fields", "newValue": locked }] },
+        { "revision": "2", "rpc": "ProfileService/PatchProfile",
+          "fields": [{ "field": "dob", "oldValue": "1915-12-10" }, { "field": "city", "newValue": "London" }] },
+        { "revision": "1", "rpc": "ProfileService/CreateProfile", "requestId": "r-1",
+          "fields": [
+            { "field": "role", "newValue": "USER" }, { "field": "first_name", "newValue": "Ada" },
+            { "field": "last_name", "newValue": "Byron" }, { "field": "dob", "newValue": "1915-12-10" } ] },
+    ]);
+    assert_eq!(json!(changes), expected);
+}
+
+/// The walk over every RPC that may change something: each leaves one row under its own name, or none.
+#[tokio::test]
+async fn no_writing_rpc_leaves_the_history_out() {
+    let (_service, north) = client().await;
+    for rpc in writing_rpcs() {
+        let email = format!("{}@example.com", rpc.replace('/', "."));
+        let ada = north.person(json!({ "email": email })).await;
+        let id = &ada["id"];
+        let (profile, reason) = (json!({ "id": id, "city": "London" }), "why");
+        let request = match rpc.as_str() {
+            "ProfileService/CreateProfile" => json!({ "profile": { "firstName": "Eve", "lastName": "Byron" } }),
+            "ProfileService/ReplaceProfile" => {
+                json!({ "profile": { "id": id, "firstName": "Eve", "lastName": "Byron" } })
+            }
+            "ProfileService/PatchProfile" => json!({ "profile": profile }),
+            "ProfileService/UpdateProfile" => json!({ "data": { "email": email, "city": "London" } }),
+            "CaseService/ReportCaseStatus" => {
+                json!({ "caseId": "c-1", "profileId": id, "status": "ASSIGNED", "statusTime": MONDAY })
+            }
+            "SupportService/CorrectProfile" => json!({ "profile": profile, "reason": reason }),
+            "SupportService/SetProfileRole" => json!({ "id": id, "role": "ADMIN", "reason": reason }),
+            other => panic!("{other} is new: say here how it changes a profile"),
+        };
+        let before = north.get(&ada).await.expect("the profile");
+        let answer = north.call(&rpc, request).await.expect(&rpc);
+        let changed = if rpc.ends_with("CreateProfile") { answer } else { north.get(&ada).await.expect("the profile") };
+        assert_ne!(
+            changed["etag"],
+            if changed["id"] == before["id"] { before["etag"].clone() } else { Json::Null },
+            "{rpc}"
+        );
+        let newest = north.changes(&changed).await.remove(0);
+        assert_eq!((&newest["rpc"], &newest["changeTime"]), (&json!(rpc), &changed["updatedDate"]));
+        assert_eq!(changed["etag"], json!(format!("\"{}\"", newest["revision"].as_str().expect("a revision"))));
+    }
+}
+
+#[tokio::test]
+async fn the_list_has_pages_that_join_without_gap_or_overlap() {
+    let (_service, north) = client().await;
+    let ada = north.person(json!({})).await;
+    for number in 0..11 {
+        north.patch(&ada, json!({ "city": format!("City {number}") })).await.expect("patched");
+    }
+    let (mut token, mut revisions, mut pages) = (json!(""), Vec::new(), 0);
+    while pages == 0 || token != Json::Null {
+        let page =
+            north.call(LIST, json!({ "id": ada["id"], "pageSize": 4, "pageToken": token })).await.expect("a page");
+        revisions.extend(page["changes"].as_array().expect("changes").iter().map(|change| change["revision"].clone()));
+        (token, pages) = (page["nextPageToken"].clone(), pages + 1);
+    }
+    let expected: Vec<_> = (1..=12).rev().map(|revision: i32| json!(revision.to_string())).collect();
+    assert_eq!((revisions, pages), (expected, 3));
+}
+
+#[tokio::test]
+async fn a_page_has_50_changes_unless_told_and_200_at_the_most() {
+    let (_service, north) = client().await;
+    let ada = north.person(json!({})).await;
+    for number in 0..204 {
+        north.patch(&ada, json!({ "city": format!("City {number}") })).await.expect("patched");
+    }
+    for (size, expected) in [(0, 50), (1, 1), (200, 200), (10_000, 200)] {
+        let page = north.call(LIST, json!({ "id": ada["id"], "pageSize": size })).await.expect("a page");
+        assert_eq!(page["changes"].as_array().expect("changes").len(), expected);
+    }
+    let refused = north.call(LIST, json!({ "id": ada["id"], "pageSize": -1 })).await.expect_err("negative");
+    assert_eq!(refused.paths(), ["page_size"]);
+}
+
+#[tokio::test]
+async fn a_page_token_is_bound_to_its_profile() {
+    let (_service, north) = client().await;
+    let (ada, eve) = (north.person(json!({})).await, north.person(json!({})).await);
+    north.patch(&ada, json!({ "city": "London" })).await.expect("patched");
+    let page = north.call(LIST, json!({ "id": ada["id"], "pageSize": 1 })).await.expect("a page");
+    for token in [page["nextPageToken"].as_str().expect("a token"), "nonsense", "é", &"0".repeat(48)] {
+        let refused = north.call(LIST, json!({ "id": eve["id"], "pageToken": token })).await.expect_err(token);
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::InvalidArgument, "INVALID_PAGE_TOKEN"));
+    }
+}
+
+#[tokio::test]
+async fn the_history_of_another_organizations_profile_is_not_found() {
+    let (service, north) = client().await;
+    let south = service.organization("south").await;
+    let ada = north.person(json!({})).await;
+    assert_eq!(south.call(LIST, json!({ "id": ada["id"] })).await.expect_err("not theirs").reason, "PROFILE_NOT_FOUND");
+}
+
+/// The RPCs that the contract does not declare free of side effects.
+fn writing_rpcs() -> Vec<String> {
+    use prost_reflect::prost_types::method_options::IdempotencyLevel;
+    let services = POOL.services().filter(|service| service.parent_file().package_name() == "profiles.v1");
+    let methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
+    let reads = |method: &prost_reflect::MethodDescriptor| {
+        let options = method.method_descriptor_proto().options.clone().unwrap_or_default();
+        options.idempotency_level() == IdempotencyLevel::NoSideEffects
+    };
+    let writing = methods.filter(|method| !reads(method));
+    writing.map(|method| format!("{}/{}", method.parent_service().name(), method.name())).collect()
+}

@@ -1,0 +1,195 @@
+//! Who may call what.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tonic::{Code, transport::Channel};
+
+use crate::harness::{Client, Failure, POOL, Service, client};
+
+const GET: &str = "ProfileService/GetProfile";
+const SCOPES: [&str; 4] = ["profiles.read", "profiles.write", "cases.report", "support"];
+
+/// Every RPC of the contract, as `Service/Method`, from the descriptors: none can be forgotten.
+fn rpcs() -> Vec<String> {
+    let services = POOL.services().filter(|service| service.parent_file().package_name() == "profiles.v1");
+    let methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
+    methods.map(|method| format!("{}/{}", method.parent_service().name(), method.name())).collect()
+}
+
+#[tokio::test]
+async fn no_rpc_answers_without_a_key() {
+    let service = Service::start();
+    let nobody = Client::with_metadata(service.channel().await, vec![]);
+    assert_eq!(rpcs().len(), 10);
+    for rpc in rpcs() {
+        let refused = Failure::from(nobody.raw(&rpc, vec![vec![]]).await.expect_err(&rpc));
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::Unauthenticated, "API_KEY_MISSING"), "{rpc}");
+    }
+}
+
+#[tokio::test]
+async fn each_rpc_takes_exactly_the_keys_with_its_scope() {
+    let (service, _north) = client().await;
+    let mut table = String::new();
+    for rpc in rpcs() {
+        let mut row = format!("{rpc:<34}");
+        for scope in SCOPES {
+            let caller = service.client(&service.key("north", &[scope])).await;
+            let refused = Failure::from(caller.raw(&rpc, vec![vec![]]).await.expect_err("an empty request"));
+            let verdict = match refused.reason.as_str() {
+                "SCOPE_MISSING" => {
+                    assert_eq!(refused.code, Code::PermissionDenied);
+                    assert!(refused.message.contains(&refused.metadata["scope"]));
+                    "-"
+                }
+                _ => "yes",
+            };
+            write!(row, " {verdict:<14}").expect("text");
+        }
+        table.push_str(row.trim_end());
+        table.push('\n');
+    }
+    insta::assert_snapshot!(table, @r"
+    ProfileService/CreateProfile       -              yes            -              -
+    ProfileService/GetProfile          yes            -              -              -
+    ProfileService/ReplaceProfile      -              yes            -              -
+    ProfileService/PatchProfile        -              yes            -              -
+    ProfileService/UpdateProfile       -              yes            -              -
+    CaseService/ReportCaseStatus       -              -              yes            -
+    SupportService/CorrectProfile      -              -              -              yes
+    SupportService/SetProfileRole      -              -              -              yes
+    SupportService/FindProfile         -              -              -              yes
+    SupportService/ListProfileChanges  -              -              -              yes
+    ");
+}
+
+#[tokio::test]
+async fn a_key_travels_in_either_header_and_two_must_be_the_same() {
+    let (service, north) = client().await;
+    let person = north.person(json!({})).await;
+    let (key, other) = (service.key("north", &["profiles.read"]), service.key("north", &["profiles.read"]));
+    let channel = service.channel().await;
+    for (metadata, reason) in [
+        (vec![("cv-api-key", key.clone())], None),
+        (vec![("authorization", format!("Bearer {key}"))], None),
+        (vec![("authorization", format!("bearer  {key}"))], None),
+        (vec![("cv-api-key", key.clone()), ("authorization", format!("Bearer {key}"))], None),
+        (vec![("cv-api-key", key.clone()), ("authorization", format!("Bearer {other}"))], Some("API_KEY_INVALID")),
+        (vec![("cv-api-key", key.clone()), ("cv-api-key", other.clone())], Some("API_KEY_INVALID")),
+        (vec![("authorization", format!("Basic {key}"))], Some("API_KEY_MISSING")),
+        (vec![], Some("API_KEY_MISSING")),
+        (vec![("cv-api-key", String::new())], Some("API_KEY_INVALID")),
+        (vec![("cv-api-key", "x".repeat(5000))], Some("API_KEY_INVALID")),
+        (vec![("cv-api-key", swap_secret(&key, &other))], Some("API_KEY_INVALID")),
+        (vec![("cv-api-key", format!("ps_{}_{}", "0".repeat(16), "0".repeat(64)))], Some("API_KEY_INVALID")),
+    ] {
+        let caller = Client::with_metadata(channel.clone(), metadata);
+        let refused = caller.get(&person).await.err();
+        assert_eq!(refused.as_ref().map(|refused| refused.reason.as_str()), reason);
+        assert!(refused.is_none_or(|refused| refused.code == Code::Unauthenticated));
+    }
+}
+
+/// The lookup id of one key with the secret of another.
+fn swap_secret(key: &str, other: &str) -> String {
+    let (front, _) = key.rsplit_once('_').expect("a key");
+    let (_, secret) = other.rsplit_once('_').expect("a key");
+    format!("{front}_{secret}")
+}
+
+#[tokio::test]
+async fn a_revoked_key_stops_within_5_seconds_and_no_other_does() {
+    let (service, north) = client().await;
+    let person = north.person(json!({})).await;
+    let key = service.key("north", &["profiles.read"]);
+    let caller = service.client(&key).await;
+    caller.get(&person).await.expect("a key that works at once");
+    service.run(["key", "revoke", lookup(&key)]);
+    let revoked = Instant::now();
+    while caller.get(&person).await.is_ok() {
+        assert!(revoked.elapsed() < Duration::from_secs(5), "the key still works");
+    }
+    assert_eq!(caller.get(&person).await.expect_err("revoked").reason, "API_KEY_INVALID");
+    north.get(&person).await.expect("another key");
+}
+
+#[tokio::test]
+async fn a_key_ends_when_it_expires() {
+    let (service, north) = client().await;
+    let person = north.person(json!({})).await;
+    let key = service.run([
+        "key",
+        "create",
+        "--organization",
+        "north",
+        "--name",
+        "short",
+        "--scope",
+        "profiles.read",
+        "--expires",
+        "2s",
+    ]);
+    let made = Instant::now();
+    let caller = service.client(&key).await;
+    caller.get(&person).await.expect("a key that works at once");
+    while caller.get(&person).await.is_ok() {
+        assert!(made.elapsed() < Duration::from_secs(3), "the key still works");
+    }
+    assert_eq!(caller.get(&person).await.expect_err("expired").reason, "API_KEY_INVALID");
+}
+
+#[tokio::test]
+async fn the_list_of_keys_shows_their_use_and_no_secret() {
+    let (service, north) = client().await;
+    let person = north.person(json!({})).await;
+    let key = service.key("north", &["support", "profiles.read", "support"]);
+    let row = |list: &str| list.lines().find(|line| line.starts_with(lookup(&key))).expect("its row").to_owned();
+    let before = service.run(["key", "list", "--organization", "north"]);
+    assert!(before.starts_with("LOOKUP\tNAME\tSCOPES\tCREATED\tEXPIRES\tREVOKED\tLAST USED\n"));
+    let columns = row(&before);
+    let columns: Vec<_> = columns.split('\t').collect();
+    assert_eq!((&columns[1..3], &columns[4..]), (&["test", "profiles.read support"][..], &["-", "-", "-"][..]));
+    assert!(!before.contains(key.rsplit_once('_').expect("a key").1));
+
+    service.client(&key).await.get(&person).await.expect("a use");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while row(&service.run(["key", "list", "--organization", "north"])).ends_with("\t-") {
+        assert!(Instant::now() < deadline, "the use is not noted");
+    }
+}
+
+#[tokio::test]
+async fn the_organization_comes_from_the_key_alone() {
+    let (service, north) = client().await;
+    let south = service.organization("south").await;
+    let person = north.person(json!({ "email": "ada@example.com" })).await;
+    for (rpc, request) in [
+        (GET, json!({ "id": person["id"] })),
+        ("ProfileService/ReplaceProfile", json!({ "profile": person })),
+        ("ProfileService/PatchProfile", json!({ "profile": { "id": person["id"], "city": "x" } })),
+    ] {
+        let refused = south.call(rpc, request).await.expect_err(rpc);
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::NotFound, "PROFILE_NOT_FOUND"), "{rpc}");
+    }
+    assert_eq!(north.get(&person).await, Ok(person));
+}
+
+#[tokio::test]
+async fn health_and_reflection_need_no_key() {
+    let service = Service::start();
+    let channel: Channel = service.channel().await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
+    for name in ["", "profiles.v1.ProfileService", "profiles.v1.CaseService", "profiles.v1.SupportService"] {
+        let request = tonic_health::pb::HealthCheckRequest { service: name.to_owned() };
+        health.check(request).await.expect(name);
+    }
+}
+
+/// What stands between `ps_` and the secret.
+fn lookup(key: &str) -> &str {
+    key.split('_').nth(1).expect("a key")
+}

@@ -1,0 +1,20 @@
+//! The contract, told by tests that drive the real program on a real database: SQLite, or PostgreSQL where
+//! `TEST_DATABASE_URL` says where it is.
+
+#![allow(clippy::disallowed_methods, reason = "tests read the clock")]
+
+mod harness;
+
+mod cases;
+mod create;
+mod history;
+mod input;
+mod keys;
+mod patch;
+mod policy;
+mod program;
+mod race;
+mod repeat;
+mod replace;
+mod support;
+mod update;

@@ -1,0 +1,127 @@
+//! What makes a write safe to repeat, to race and to try: etag, request id, validation.
+
+use serde_json::{Value as Json, json};
+use tonic::Code;
+
+use crate::harness::{Client, Outcome, client};
+
+const CREATE: &str = "ProfileService/CreateProfile";
+const PATCH: &str = "ProfileService/PatchProfile";
+const UPDATE: &str = "ProfileService/UpdateProfile";
+
+#[tokio::test]
+async fn a_write_with_a_stale_etag_is_aborted_and_changes_nothing() {
+    let (_service, north) = client().await;
+    let old = north.person(json!({ "email": "ada@example.com" })).await;
+    let now = north.patch(&old, json!({ "city": "London" })).await.expect("patched");
+    for etag in [old["etag"].as_str().expect("an etag"), "2", "W/\"2\"", "*", "nonsense"] {
+        let mut whole = now.clone();
+        whole["etag"] = json!(etag);
+        for outcome in [
+            north.replace(whole).await,
+            north.patch(&old, json!({ "etag": etag, "city": "x" })).await,
+            north.update(json!({ "email": "ada@example.com", "etag": etag, "city": "x" })).await,
+        ] {
+            let refused = outcome.expect_err(etag);
+            assert_eq!((refused.code, refused.reason.as_str()), (Code::Aborted, "ETAG_MISMATCH"), "{etag}");
+        }
+    }
+    assert_eq!(north.get(&old).await, Ok(now.clone()));
+    north.patch(&old, json!({ "etag": now["etag"], "city": "Ockham" })).await.expect("the current etag");
+}
+
+#[tokio::test]
+async fn a_create_has_no_current_etag() {
+    let (_service, north) = client().await;
+    let refused = north.create(json!({ "firstName": "A", "lastName": "B", "etag": "\"1\"" })).await;
+    assert_eq!(refused.expect_err("nothing is current").reason, "ETAG_MISMATCH");
+}
+
+#[tokio::test]
+async fn a_repeat_changes_nothing_and_answers_the_profile_as_it_is_now() {
+    let (_service, north) = client().await;
+    let create = json!({ "requestId": "c-1", "profile": { "firstName": "Ada", "lastName": "Byron", "email": "ada@example.com" } });
+    let ada = north.call(CREATE, create.clone()).await.expect("a new profile");
+    assert_eq!(north.call(CREATE, create.clone()).await, Ok(ada.clone()));
+
+    let patch = json!({ "requestId": "p-1", "profile": { "id": ada["id"], "city": "London", "etag": ada["etag"] } });
+    let london = north.call(PATCH, patch.clone()).await.expect("patched");
+    let update = json!({ "requestId": "u-1", "data": { "email": "ada@example.com", "city": "Ockham" } });
+    let ockham = north.call(UPDATE, update.clone()).await.expect("updated");
+    assert_eq!((&london["etag"], &ockham["etag"]), (&json!("\"2\""), &json!("\"3\"")));
+
+    let moved = north.patch(&ada, json!({ "email": "king@example.com", "city": "Paris" })).await.expect("moved");
+    for (rpc, request) in [(CREATE, create), (PATCH, patch), (UPDATE, update)] {
+        assert_eq!(north.call(rpc, request).await, Ok(moved.clone()), "{rpc}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_id_stands_for_one_payload_of_one_rpc_in_one_organization() {
+    let (service, north) = client().await;
+    let south = service.organization("south").await;
+    let create = |name: &str| json!({ "requestId": "same", "profile": { "firstName": name, "lastName": "B" } });
+    let ada = north.call(CREATE, create("Ada")).await.expect("a new profile");
+    let reused = north.call(CREATE, create("Eve")).await.expect_err("another payload");
+    assert_eq!((reused.code, reused.reason.as_str()), (Code::InvalidArgument, "REQUEST_ID_REUSED"));
+    let foreign = south.call(CREATE, create("Ada")).await.expect("another organization");
+    assert_ne!(foreign["id"], ada["id"]);
+    let patch = json!({ "requestId": "same", "profile": { "id": ada["id"], "city": "London" } });
+    assert_eq!(north.call(PATCH, patch).await.expect("another RPC")["city"], "London");
+}
+
+#[tokio::test]
+async fn a_failure_is_not_remembered() {
+    let (_service, north) = client().await;
+    let ada = north.person(json!({ "email": "ada@example.com" })).await;
+    let create =
+        json!({ "requestId": "r", "profile": { "firstName": "A", "lastName": "B", "email": "ada@example.com" } });
+    assert_eq!(north.call(CREATE, create.clone()).await.expect_err("taken").reason, "EMAIL_IN_USE");
+    north.patch(&ada, json!({ "email": "" })).await.expect("freed");
+    assert_eq!(north.call(CREATE, create).await.expect("now free")["email"], "ada@example.com");
+}
+
+#[tokio::test]
+async fn a_validation_answers_what_would_be_and_stores_nothing() {
+    let (_service, north) = client().await;
+    let profile = json!({ "firstName": "Ada", "lastName": "Byron", "email": "ada@example.com" });
+    let tried = validate(&north, CREATE, json!({ "profile": profile })).await.expect("valid");
+    assert_eq!(tried, json!({ "firstName": "Ada", "lastName": "Byron", "email": "ada@example.com", "role": "USER" }));
+    let ada = north.create(profile).await.expect("the e-mail is still free");
+
+    let fields = json!({ "id": ada["id"], "city": "London", "etag": ada["etag"] });
+    let mut expected = ada.clone();
+    expected["city"] = json!("London");
+    assert_eq!(validate(&north, PATCH, json!({ "profile": fields })).await, Ok(expected.clone()));
+    let data = json!({ "email": "ada@example.com", "city": "London" });
+    assert_eq!(validate(&north, UPDATE, json!({ "data": data })).await, Ok(expected.clone()));
+    assert_eq!(
+        validate(&north, "ProfileService/ReplaceProfile", json!({ "profile": expected.clone() })).await,
+        Ok(expected)
+    );
+    assert_eq!(north.get(&ada).await, Ok(ada));
+}
+
+#[tokio::test]
+async fn a_validation_fails_as_the_write_would_and_remembers_no_request_id() {
+    let (_service, north) = client().await;
+    let ada = north.person(json!({ "email": "ada@example.com" })).await;
+    let taken = json!({ "profile": { "firstName": "A", "lastName": "B", "email": "ada@example.com" } });
+    assert_eq!(validate(&north, CREATE, taken).await.expect_err("taken").reason, "EMAIL_IN_USE");
+    let stale = json!({ "profile": { "id": ada["id"], "city": "x", "etag": "\"9\"" } });
+    assert_eq!(validate(&north, PATCH, stale).await.expect_err("stale").reason, "ETAG_MISMATCH");
+    let missing = json!({ "data": { "email": "eve@example.com" } });
+    assert_eq!(validate(&north, UPDATE, missing).await.expect_err("nobody").reason, "USER_NOT_FOUND");
+    let long = json!({ "requestId": "x".repeat(101), "profile": { "id": ada["id"] } });
+    assert_eq!(validate(&north, PATCH, long).await.expect_err("too long").paths(), ["request_id"]);
+
+    let patch = |city: &str| json!({ "requestId": "r", "profile": { "id": ada["id"], "city": city } });
+    validate(&north, PATCH, patch("Paris")).await.expect("valid");
+    assert_eq!(north.call(PATCH, patch("London")).await.expect("not remembered")["city"], "London");
+    validate(&north, PATCH, patch("Paris")).await.expect("the request id of a validation claims nothing");
+}
+
+async fn validate(client: &Client, rpc: &str, mut request: Json) -> Outcome {
+    request["validateOnly"] = json!(true);
+    client.call(rpc, request).await
+}
