@@ -26,7 +26,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from pathlib import Path
 
@@ -63,7 +62,7 @@ def parse(text: str) -> list[Block]:
     for fence in FENCE.finditer(text):
         line = text.count("\n", 0, fence.start()) + 1
         kind = " ".join(fence[2].split())
-        body = textwrap.dedent(fence[3])
+        body = re.sub(f"^{fence[1]}", "", fence[3], flags=re.MULTILINE)
         if kind in ("sh", "sh server", "sh by-hand"):
             blocks.append(Block(line, kind, body))
             previous = (blocks[-1], fence.end())
