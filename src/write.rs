@@ -1,6 +1,9 @@
 //! The write: the one way in which anything about a profile changes, in one order, with its history.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backon::{ExponentialBuilder, Retryable as _};
 use chrono::{DateTime, Utc};
@@ -10,7 +13,10 @@ use sea_orm::{
 };
 use secrecy::SecretString;
 use serde_json::{Map, Value as Json};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -110,30 +116,38 @@ struct Difference {
 }
 
 /// Makes writes, each in a task of its own: a caller that goes away cannot drop a transaction in its middle.
-#[derive(Clone)]
 pub struct Writer {
     store: Store,
     tasks: TaskTracker,
+    /// One for each write that may be in the database at once; the others wait here, where a caller can still go away.
+    turns: Arc<Semaphore>,
 }
 
 impl Writer {
-    pub const fn new(store: Store, tasks: TaskTracker) -> Self {
-        Self { store, tasks }
+    pub fn new(store: Store, tasks: TaskTracker) -> Self {
+        let turns = Arc::new(Semaphore::new(store.writers()));
+        Self { store, tasks, turns }
     }
 
     /// Makes the change, or nothing of it, and answers what it leaves.
     pub async fn write(&self, author: Author, change: Change, now: DateTime<Utc>) -> Result<Written> {
+        let turn = Arc::clone(&self.turns).acquire_owned();
+        let turn = timeout(self.store.patience(), turn).await;
+        let turn = turn.map_err(|_| Error::DatabaseUnavailable("other writes keep the database busy".to_owned()))?;
         let store = self.store.clone();
         let unit = async move {
+            let _turn = turn;
             let retries = ExponentialBuilder::default()
                 .with_min_delay(Duration::from_millis(2))
                 .with_max_delay(Duration::from_millis(100))
                 .with_jitter()
-                .without_max_times()
-                .with_total_delay(Some(PATIENCE));
+                .without_max_times();
+            let started = Instant::now();
             (|| attempt(&store, &author, &change, now))
                 .retry(retries)
-                .when(|error| matches!(error, Error::TransactionConflict { retryable: true, .. }))
+                .when(|error| {
+                    matches!(error, Error::TransactionConflict { retryable: true, .. }) && started.elapsed() < PATIENCE
+                })
                 .await
         };
         let done = self.tasks.spawn(unit.in_current_span()).await;

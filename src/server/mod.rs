@@ -2,6 +2,7 @@
 
 mod health;
 mod layers;
+mod sweep;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -69,6 +70,7 @@ impl Server {
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let health = Health::not_serving(reporter).await;
         health.watch(self.store.clone(), &tasks, stop.clone());
+        sweep::start(self.store.clone(), &tasks, stop.clone());
 
         let writer = Writer::new(self.store.clone(), tasks.clone());
         let api = Arc::new(Api::new(self.store.clone(), writer));

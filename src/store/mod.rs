@@ -26,17 +26,28 @@ use crate::{
     migration::Migrator,
 };
 
-/// How long a call waits for a connection to PostgreSQL, or a SQLite writer for another process.
+/// How long a call waits for a connection, or a SQLite writer for another process.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a write waits for its turn at SQLite's one writing connection: its deadline decides before.
-const SQLITE_TURN: Duration = Duration::from_secs(15);
+/// How long a write waits for its turn at PostgreSQL: one that is frozen must be told from one that is busy.
+const POSTGRES_TURN: Duration = Duration::from_secs(1);
+
+/// How long a write waits for its turn at SQLite, which is a file and never away: its deadline decides before.
+const SQLITE_TURN: Duration = Duration::from_mins(1);
 
 /// SQLite connections that read.
 const SQLITE_READERS: u32 = 4;
 
 /// A connection that was idle for longer is tried before it is used.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(5);
+
+/// How a session with PostgreSQL is set, unless the URL's own `options` say otherwise.
+const SESSION: [(&str, &str); 4] = [
+    ("default_transaction_isolation", "read committed"),
+    ("statement_timeout", "3s"),
+    ("lock_timeout", "2s"),
+    ("idle_in_transaction_session_timeout", "5s"),
+];
 
 /// Makes migrating replicas wait for each other: any number will do, as long as it is always the same.
 const MIGRATION_LOCK: i64 = 0x7072_6f66_696c_6573;
@@ -86,6 +97,8 @@ impl fmt::Display for DatabaseUrl {
 pub struct Store {
     reader: DatabaseConnection,
     writer: DatabaseConnection,
+    writers: usize,
+    patience: Duration,
 }
 
 impl Store {
@@ -94,13 +107,25 @@ impl Store {
         let file = url.is_file();
         let url = url.url.expose_secret();
         if file {
-            let writer = Database::connect(sqlite(url, 1, SQLITE_TURN, "off")).await?;
-            let reader = Database::connect(sqlite(url, SQLITE_READERS, ACQUIRE_TIMEOUT, "on")).await?;
-            Ok(Self { reader, writer })
+            let writer = Database::connect(sqlite(url, 1, "off")).await?;
+            let reader = Database::connect(sqlite(url, SQLITE_READERS, "on")).await?;
+            Ok(Self { reader, writer, writers: 1, patience: SQLITE_TURN })
         } else {
             let pool = Database::connect(postgres(url, connections)).await?;
-            Ok(Self { reader: pool.clone(), writer: pool })
+            // A quarter is left to reads, which would otherwise wait behind writes that wait for each other.
+            let writers = (connections - connections / 4) as usize;
+            Ok(Self { reader: pool.clone(), writer: pool, writers, patience: POSTGRES_TURN })
         }
+    }
+
+    /// How many writes may be in the database at once.
+    pub const fn writers(&self) -> usize {
+        self.writers
+    }
+
+    /// How long a write waits for its turn.
+    pub const fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// The door to read.
@@ -159,20 +184,17 @@ pub async fn commit(tx: DatabaseTransaction) -> Result<()> {
 }
 
 fn postgres(url: &str, connections: u32) -> ConnectOptions {
-    let mut options = quiet(url, connections, ACQUIRE_TIMEOUT);
+    let mut options = quiet(url, connections);
     options.map_sqlx_postgres_opts(|options| {
-        options.application_name("profile-service").options([
-            ("default_transaction_isolation", "read committed"),
-            ("statement_timeout", "3s"),
-            ("lock_timeout", "2s"),
-            ("idle_in_transaction_session_timeout", "5s"),
-        ])
+        let given = options.get_options().unwrap_or_default().to_owned();
+        let ours = SESSION.into_iter().filter(|(name, _)| !given.contains(name));
+        options.application_name("profile-service").options(ours)
     });
     options
 }
 
-fn sqlite(url: &str, connections: u32, acquire_timeout: Duration, query_only: &'static str) -> ConnectOptions {
-    let mut options = quiet(url, connections, acquire_timeout);
+fn sqlite(url: &str, connections: u32, query_only: &'static str) -> ConnectOptions {
+    let mut options = quiet(url, connections);
     options.map_sqlx_sqlite_opts(move |options| {
         options
             .journal_mode(SqliteJournalMode::Wal)
@@ -184,11 +206,11 @@ fn sqlite(url: &str, connections: u32, acquire_timeout: Duration, query_only: &'
 }
 
 /// No statement in the log: statements are about persons.
-fn quiet(url: &str, connections: u32, acquire_timeout: Duration) -> ConnectOptions {
+fn quiet(url: &str, connections: u32) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(connections)
-        .acquire_timeout(acquire_timeout)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire_if_idle_for(TEST_AFTER_IDLE)
         .sqlx_logging(false)
         .record_stmt_in_spans(false);

@@ -1,10 +1,16 @@
 //! Remembered request ids.
 
-use sea_orm::{ActiveValue::Set, DatabaseTransaction, EntityTrait as _, TryInsertResult};
+use chrono::{DateTime, Utc};
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, EntityTrait as _, ExprTrait as _, QueryFilter as _,
+    TryInsertResult,
+    sea_query::{Expr, Query},
+};
 use uuid::Uuid;
 
 use crate::{
-    entity::write_request::{ActiveModel, Entity, Model},
+    entity::write_request::{ActiveModel, Column, Entity, Model},
     error::{Error, Result},
 };
 
@@ -17,6 +23,18 @@ pub async fn claim(tx: &DatabaseTransaction, claim: Model) -> Result<Option<Mode
     }
     let earlier = Entity::find_by_id(key).one(tx).await?;
     earlier.map(Some).ok_or_else(|| Error::Internal("a claimed request id has no row".to_owned()))
+}
+
+/// How many ids one step of a sweep forgets: few, so that no write waits for it.
+const SWEEP_STEP: u64 = 500;
+
+/// Forgets ids that were claimed before this time, a few of them; true while there may be more.
+pub async fn sweep(db: &impl ConnectionTrait, before: DateTime<Utc>) -> Result<bool> {
+    let key = [Column::OrganizationId, Column::Rpc, Column::RequestId];
+    let old =
+        Query::select().columns(key).from(Entity).and_where(Column::CreatedAt.lt(before)).limit(SWEEP_STEP).take();
+    let swept = Entity::delete_many().filter(Expr::tuple(key.map(Expr::col)).in_subquery(old)).exec(db).await?;
+    Ok(swept.rows_affected == SWEEP_STEP)
 }
 
 /// Notes whose profile the claimed write is about, where the claim could not know.

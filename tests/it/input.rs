@@ -1,7 +1,6 @@
 //! Bad input gets a clear error, never INTERNAL, and stores nothing.
 
 use prost::Message as _;
-use sea_orm::{ConnectionTrait as _, Statement};
 use serde_json::{Value as Json, json};
 use tonic::Code;
 
@@ -148,8 +147,5 @@ async fn refusal(client: &Client, profile: Json) -> Failure {
 
 /// How many profiles there are.
 async fn stored(service: &Service) -> i64 {
-    let database = service.database.connect().await;
-    let count = Statement::from_string(database.get_database_backend(), "SELECT COUNT(*) AS profiles FROM profile");
-    let row = database.query_one_raw(count).await.expect("a count").expect("a row");
-    row.try_get("", "profiles").expect("a number")
+    service.database.number("SELECT COUNT(*) AS number FROM profile").await
 }

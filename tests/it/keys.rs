@@ -8,17 +8,13 @@ use std::{
 use serde_json::json;
 use tonic::{Code, transport::Channel};
 
-use crate::harness::{Client, Failure, POOL, Service, client};
+use crate::{
+    harness::{Client, Failure, Service, client},
+    walk::rpcs,
+};
 
 const GET: &str = "ProfileService/GetProfile";
 const SCOPES: [&str; 4] = ["profiles.read", "profiles.write", "cases.report", "support"];
-
-/// Every RPC of the contract, as `Service/Method`, from the descriptors: none can be forgotten.
-fn rpcs() -> Vec<String> {
-    let services = POOL.services().filter(|service| service.parent_file().package_name() == "profiles.v1");
-    let methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
-    methods.map(|method| format!("{}/{}", method.parent_service().name(), method.name())).collect()
-}
 
 #[tokio::test]
 async fn no_rpc_answers_without_a_key() {

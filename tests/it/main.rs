@@ -6,7 +6,10 @@
 mod harness;
 
 mod cases;
+mod conflict;
 mod create;
+mod cutoff;
+mod deadline;
 mod history;
 mod input;
 mod keys;
@@ -18,3 +21,4 @@ mod repeat;
 mod replace;
 mod support;
 mod update;
+mod walk;

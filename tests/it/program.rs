@@ -91,7 +91,7 @@ async fn the_first_start_on_the_embedded_database_shows_a_key_that_works_once() 
     assert!(shown.contains(&format!("{} profiles.v1.ProfileService/CreateProfile", first.address)), "{shown}");
     first.client(&key).await.person(json!({})).await;
     first.signal("TERM");
-    assert_eq!(first.end().0, Some(0));
+    assert_eq!(first.end().await.0, Some(0));
 
     let second = Service::embedded(directory.path());
     assert_eq!(second.printed(), "");
@@ -143,7 +143,7 @@ async fn each_call_leaves_one_line_with_nothing_of_the_person() {
         .expect_err("taken");
 
     service.signal("TERM");
-    let (_, log) = service.end();
+    let (_, log) = service.end().await;
     let calls: Vec<Json> = log.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let calls: Vec<_> = calls.iter().filter(|line| line["span"]["request_id"] == "trace-1").collect();
     assert_eq!(calls.len(), 3, "{log:?}");
@@ -197,7 +197,7 @@ async fn a_signal_drains_and_ends_with_success_even_with_an_open_health_watch() 
             last = Some(answer.status());
         }
         assert_eq!(last, Some(ServingStatus::NotServing));
-        let (code, log) = service.end();
+        let (code, log) = service.end().await;
         assert_eq!(code, Some(0));
         assert!(log.last().is_some_and(|line| line.contains("drained")), "{log:?}");
     }

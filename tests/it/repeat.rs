@@ -1,9 +1,18 @@
 //! What makes a write safe to repeat, to race and to try: etag, request id, validation.
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::{TimeDelta, Utc};
 use serde_json::{Value as Json, json};
 use tonic::Code;
 
-use crate::harness::{Client, Outcome, client};
+use crate::{
+    harness::{Client, Outcome, Service, client},
+    walk::{change_of, rpcs_with},
+};
 
 const CREATE: &str = "ProfileService/CreateProfile";
 const PATCH: &str = "ProfileService/PatchProfile";
@@ -124,4 +133,69 @@ async fn a_validation_fails_as_the_write_would_and_remembers_no_request_id() {
 async fn validate(client: &Client, rpc: &str, mut request: Json) -> Outcome {
     request["validateOnly"] = json!(true);
     client.call(rpc, request).await
+}
+
+#[tokio::test]
+async fn a_repeat_is_answered_although_the_lock_fell_and_the_role_changed() {
+    let (_service, north) = client().await;
+    let ada = north.person(json!({ "email": "ada@example.com" })).await;
+    let update =
+        json!({ "requestId": "r", "data": { "email": "ada@example.com", "firstName": "Eve", "etag": ada["etag"] } });
+    north.call(UPDATE, update.clone()).await.expect("updated");
+    north.report("c-1", &ada, "ASSIGNED", "2026-01-05T10:00:00Z").await.expect("reported");
+    let now = north.set_role(&ada, "ADMIN").await.expect("set");
+    assert_eq!(north.call(UPDATE, update).await, Ok(now));
+}
+
+#[tokio::test]
+async fn a_validation_of_any_rpc_stores_nothing() {
+    let (service, north) = client().await;
+    let tables = "SELECT (SELECT COUNT(*) FROM profile) + (SELECT COUNT(*) FROM profile_change) \
+                  + (SELECT COUNT(*) FROM write_request) AS number";
+    let rpcs = rpcs_with("validate_only");
+    assert_eq!(rpcs.len(), 6);
+    for rpc in rpcs {
+        let ada = north.person(json!({ "email": format!("{}@example.com", rpc.replace('/', ".")) })).await;
+        let before = service.database.number(tables).await;
+        let mut request = change_of(&rpc, &ada);
+        request["requestId"] = json!("r");
+        let tried = validate(&north, &rpc, request).await.expect(&rpc);
+        assert_ne!(tried, ada, "{rpc}");
+        assert_eq!(north.get(&ada).await, Ok(ada));
+        assert_eq!(service.database.number(tables).await, before, "{rpc}");
+    }
+}
+
+#[tokio::test]
+async fn a_validation_holds_the_lock_and_the_role() {
+    let (_service, north) = client().await;
+    let ada = north.person(json!({ "email": "ada@example.com" })).await;
+    north.report("c-1", &ada, "ASSIGNED", "2026-01-05T10:00:00Z").await.expect("reported");
+    let locked = json!({ "data": { "email": "ada@example.com", "firstName": "Eve" } });
+    assert_eq!(validate(&north, UPDATE, locked.clone()).await.expect_err("locked").reason, "DEMOGRAPHICS_LOCKED");
+    north.set_role(&ada, "SUPPORT").await.expect("set");
+    assert_eq!(validate(&north, UPDATE, locked).await.expect_err("no user").reason, "UPDATE_NOT_ALLOWED");
+}
+
+#[tokio::test]
+async fn a_request_id_is_forgotten_after_24_hours_and_not_before() {
+    let (mut service, north) = client().await;
+    let create = |id: &str| json!({ "requestId": id, "profile": { "firstName": "Ada", "lastName": "Byron" } });
+    for id in ["old", "young"] {
+        north.call(CREATE, create(id)).await.expect("a new profile");
+    }
+    service.signal("TERM");
+    service.end().await;
+    for (id, hours) in [("old", 25), ("young", 23)] {
+        let claimed = (Utc::now() - TimeDelta::hours(hours)).to_rfc3339();
+        let age = format!("UPDATE write_request SET created_at = '{claimed}' WHERE request_id = '{id}'");
+        service.database.execute(&age).await;
+    }
+    let again = Service::on(Arc::clone(&service.database), []);
+    let remembered = |id| format!("SELECT COUNT(*) AS number FROM write_request WHERE request_id = '{id}'");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while again.database.number(&remembered("old")).await > 0 {
+        assert!(Instant::now() < deadline, "the old id is still there");
+    }
+    assert_eq!(again.database.number(&remembered("young")).await, 1);
 }

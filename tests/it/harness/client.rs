@@ -191,6 +191,7 @@ fn of(profile: &Json, fields: &Json) -> Json {
     message
 }
 
+/// Puts these fields into the object.
 fn merge(into: &mut Json, fields: &Json) {
     let into = into.as_object_mut().expect("an object");
     into.extend(fields.as_object().expect("an object").clone());

@@ -2,7 +2,10 @@
 
 use std::env;
 
-use sea_orm::{ConnectionTrait as _, Database as SeaOrm, DatabaseConnection};
+use sea_orm::{
+    ConnectionTrait as _, Database as SeaOrm, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait as _,
+};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -36,9 +39,54 @@ impl Database {
         }
     }
 
+    pub fn is_postgres(&self) -> bool {
+        matches!(self, Self::Postgres { .. })
+    }
+
     /// A connection, to see what is stored.
     pub async fn connect(&self) -> DatabaseConnection {
         SeaOrm::connect(self.url()).await.expect("a connection")
+    }
+
+    /// The number that this statement answers in its column `number`.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let connection = self.connect().await;
+        let statement = Statement::from_string(connection.get_database_backend(), sql);
+        let row = connection.query_one_raw(statement).await.expect("an answer").expect("a row");
+        connection.close().await.expect("a connection that closes");
+        row.try_get("", "number").expect("a number")
+    }
+
+    /// Runs this statement.
+    pub async fn execute(&self, sql: &str) {
+        let connection = self.connect().await;
+        connection.execute_unprepared(sql).await.expect("a statement that is taken");
+        connection.close().await.expect("a connection that closes");
+    }
+
+    /// Keeps every write waiting: all of them on SQLite, those to existing profiles on PostgreSQL.
+    pub async fn hold(&self) -> Held {
+        let connection = self.connect().await;
+        let immediate = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
+        let transaction = connection.begin_with_options(immediate).await.expect("a transaction");
+        if self.is_postgres() {
+            transaction.execute_unprepared("SELECT FROM profile FOR UPDATE").await.expect("locks");
+        }
+        Held { transaction }
+    }
+}
+
+/// A lock that others wait for until it is released.
+pub struct Held {
+    transaction: DatabaseTransaction,
+}
+
+impl Held {
+    pub async fn release(self) {
+        self.transaction.rollback().await.expect("a rollback");
     }
 }
 

@@ -2,11 +2,14 @@
 
 mod client;
 mod database;
+mod proxy;
 mod service;
+pub mod wire;
 
 pub use self::{
     client::{Client, Failure, Outcome, POOL, message},
     database::Database,
+    proxy::Proxy,
     service::{Service, program},
 };
 

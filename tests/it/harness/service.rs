@@ -24,7 +24,7 @@ pub fn program<const N: usize>(arguments: [&str; N]) -> Command {
 
 /// A running service. It is killed when it is dropped.
 pub struct Service {
-    child: Child,
+    child: Option<Child>,
     printed: NamedTempFile,
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
@@ -40,8 +40,14 @@ impl Service {
 
     /// Starts on this database, with these arguments.
     pub fn on<const N: usize>(database: Arc<Database>, arguments: [&str; N]) -> Self {
+        let url = database.url();
+        Self::by_url(database, &url, arguments)
+    }
+
+    /// Starts on this database, which it reaches by this URL.
+    pub fn by_url<const N: usize>(database: Arc<Database>, url: &str, arguments: [&str; N]) -> Self {
         let mut command = program(["serve"]);
-        command.args(arguments).env("PROFILE_DATABASE_URL", database.url());
+        command.args(arguments).env("PROFILE_DATABASE_URL", url);
         Self::spawn(command, database)
     }
 
@@ -76,7 +82,7 @@ impl Service {
         let address = heard.recv_timeout(Duration::from_mins(1)).unwrap_or_else(|_| {
             panic!("the service does not listen: {:?}", log.lock().expect("the log"));
         });
-        Self { child, printed, log, reader: Some(reader), address, database }
+        Self { child: Some(child), printed, log, reader: Some(reader), address, database }
     }
 
     /// A new organization, and a client with a key of it for everything.
@@ -124,24 +130,29 @@ impl Service {
 
     /// Sends a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
+        let kill = format!("kill -{name} {}", self.child.as_ref().expect("a running program").id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
     }
 
     /// Waits until the program has ended, and answers its exit code and its whole log.
-    pub fn end(&mut self) -> (Option<i32>, Vec<String>) {
-        let code = self.child.wait().expect("an end").code();
-        if let Some(reader) = self.reader.take() {
+    pub async fn end(&mut self) -> (Option<i32>, Vec<String>) {
+        let (mut child, reader) = (self.child.take().expect("a running program"), self.reader.take().expect("its log"));
+        // Beside the test, whose clients have to run for their connections to end.
+        let wait = tokio::task::spawn_blocking(move || {
+            let status = child.wait().expect("an end");
             reader.join().expect("the whole log");
-        }
-        (code, self.log.lock().expect("the log").clone())
+            status.code()
+        });
+        (wait.await.expect("an end"), self.log.lock().expect("the log").clone())
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

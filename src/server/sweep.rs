@@ -1,0 +1,39 @@
+//! Remembered request ids are forgotten when they are old.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    edge,
+    store::{self, Store},
+};
+
+/// How long a request id is remembered at least.
+const REMEMBERED: TimeDelta = TimeDelta::hours(24);
+
+/// How often old ones are looked for.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// Sweeps until the token is cancelled, in small steps between which other writes have their turn.
+pub fn start(store: Store, tasks: &TaskTracker, stop: CancellationToken) {
+    tasks.spawn(async move {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            // A step is not cut off in its middle; the stop is looked at between steps.
+            while !stop.is_cancelled() {
+                match store::request::sweep(store.writer(), edge::now() - REMEMBERED).await {
+                    Ok(true) => tokio::task::yield_now().await,
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::warn!(?error, "old request ids could not be swept");
+                        break;
+                    }
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,119 @@
+//! Callers that go away in the middle lose nothing for anybody.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value as Json, json};
+use tokio::{task::JoinSet, time::timeout};
+
+use crate::harness::{Client, Database, Proxy, Service};
+
+/// Calls that are cut off.
+const CUT: u32 = 10_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_cut_calls_cost_no_acknowledged_write_and_no_connection() {
+    let database = Arc::new(Database::create());
+    let (service, _proxy) = behind_a_slow_way(&database, "16");
+    let north = service.organization("north").await;
+    let people = Arc::new([north.person(json!({})).await, north.person(json!({})).await]);
+
+    let left = Arc::new(AtomicU32::new(CUT));
+    let mut cut = JoinSet::new();
+    for seed in 0..64 {
+        cut.spawn(cut_calls(north.clone(), Arc::clone(&people), Arc::clone(&left), seed));
+    }
+    let mut writers = JoinSet::new();
+    for writer in 0..8 {
+        let (north, left) =
+            (service.client(&service.key("north", &["profiles.read", "profiles.write"])).await, Arc::clone(&left));
+        writers.spawn(async move {
+            let mut acknowledged = Vec::new();
+            while left.load(Ordering::Relaxed) > 0 {
+                let number = acknowledged.len();
+                acknowledged.push(north.person(json!({ "email": format!("{writer}.{number}@example.com") })).await);
+            }
+            acknowledged
+        });
+    }
+    cut.join_all().await;
+    let acknowledged: Vec<Json> = writers.join_all().await.into_iter().flatten().collect();
+    for person in &acknowledged {
+        assert_eq!(north.get(person).await.as_ref(), Ok(person));
+    }
+    println!("{CUT} calls cut off, {} writes acknowledged meanwhile, none lost", acknowledged.len());
+    let changes = north.changes(&people[0]).await;
+    let etag = north.get(&people[0]).await.expect("the profile")["etag"].clone();
+    assert_eq!(json!(format!("\"{}\"", changes[0]["revision"].as_str().expect("a revision"))), etag);
+    no_connection_is_left_in_a_transaction(&database, 16).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_cut_calls_a_pool_of_one_serves_the_next_within_a_second() {
+    let database = Arc::new(Database::create());
+    let (service, _proxy) = behind_a_slow_way(&database, "1");
+    let north = service.organization("north").await;
+    let people = Arc::new([north.person(json!({})).await, north.person(json!({})).await]);
+    for round in 0..20 {
+        cut_calls(north.clone(), Arc::clone(&people), Arc::new(AtomicU32::new(10)), round).await;
+        let started = Instant::now();
+        north.patch(&people[0], json!({ "city": format!("City {round}") })).await.expect("the next write");
+        north.get(&people[0]).await.expect("the next read");
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
+    no_connection_is_left_in_a_transaction(&database, 1).await;
+}
+
+/// A service that reaches PostgreSQL with a delay, so that calls are cut off in every place; SQLite has no way at all.
+fn behind_a_slow_way(database: &Arc<Database>, connections: &str) -> (Service, Option<Proxy>) {
+    let url = database.url();
+    let (url, proxy) = if database.is_postgres() {
+        let (front, name) = url.rsplit_once('/').expect("a database");
+        let (scheme, server) = front.rsplit_once(['@', '/']).expect("a server");
+        let proxy = Proxy::start(server.to_owned(), Duration::from_millis(1));
+        let separator = &front[scheme.len()..=scheme.len()];
+        (format!("{scheme}{separator}{}/{name}", proxy.address), Some(proxy))
+    } else {
+        (url, None)
+    };
+    let arguments = ["--database-connections", connections];
+    (Service::by_url(Arc::clone(database), &url, arguments), proxy)
+}
+
+/// Calls every kind of RPC and goes away after 0 to 50 ms, until no call is left.
+async fn cut_calls(north: Client, people: Arc<[Json; 2]>, left: Arc<AtomicU32>, seed: u64) {
+    let take = |left: u32| left.checked_sub(1);
+    while let Ok(number) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+        let wait = Duration::from_micros((u64::from(number) * 7919 + seed * 104_729) % 50_000);
+        let city = json!({ "city": format!("City {seed} {number}") });
+        let call = async {
+            match number % 4 {
+                0 => north.get(&people[0]).await,
+                1 => north.patch(&people[0], city).await,
+                2 => north.patch(&people[1], city).await,
+                _ => north.create(json!({ "firstName": "Cut", "lastName": "Off" })).await,
+            }
+        };
+        let _ = timeout(wait, call).await;
+    }
+}
+
+async fn no_connection_is_left_in_a_transaction(database: &Database, pool: i64) {
+    if !database.is_postgres() {
+        return;
+    }
+    let of_the_service =
+        "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'profile-service'";
+    let open = format!("SELECT COUNT(*) AS number {of_the_service} AND state LIKE 'idle in transaction%'");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while database.number(&open).await > 0 {
+        assert!(Instant::now() < deadline, "a connection is left in a transaction");
+    }
+    let connections = database.number(&format!("SELECT COUNT(*) AS number {of_the_service}")).await;
+    assert_eq!(connections, pool, "the pool is not as large as it was");
+}
