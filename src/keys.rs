@@ -136,7 +136,8 @@ impl Keys {
     }
 
     async fn look_up(&self, lookup: &str) -> Result<Arc<Remembered>> {
-        let row = store::key::find(self.store.reader(), lookup).await?.ok_or(Error::ApiKeyInvalid)?;
+        let row = store::in_time(store::key::find(self.store.reader(), lookup)).await?;
+        let row = row.ok_or(Error::ApiKeyInvalid)?;
         Ok(Arc::new(Remembered { row, touched: AtomicBool::new(false) }))
     }
 

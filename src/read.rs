@@ -10,7 +10,8 @@ use crate::{
 
 /// The organization's profile.
 pub async fn profile(store: &Store, organization: Uuid, id: Uuid) -> Result<profile::Model> {
-    store::profile::find(store.reader(), organization, id).await?.ok_or(Error::ProfileNotFound(Some(id)))
+    let found = store::in_time(store::profile::find(store.reader(), organization, id)).await?;
+    found.ok_or(Error::ProfileNotFound(Some(id)))
 }
 
 /// What a caller tells support.
@@ -22,8 +23,12 @@ pub enum Contact {
 /// The organization's profile with exactly this e-mail or phone number.
 pub async fn profile_by(store: &Store, organization: Uuid, contact: &Contact) -> Result<profile::Model> {
     let found = match contact {
-        Contact::Email(email) => store::profile::find_by_email(store.reader(), organization, email).await?,
-        Contact::PhoneNumber(number) => store::profile::find_by_phone(store.reader(), organization, number).await?,
+        Contact::Email(email) => {
+            store::in_time(store::profile::find_by_email(store.reader(), organization, email)).await?
+        }
+        Contact::PhoneNumber(number) => {
+            store::in_time(store::profile::find_by_phone(store.reader(), organization, number)).await?
+        }
     };
     found.ok_or(Error::ProfileNotFound(None))
 }
@@ -37,5 +42,5 @@ pub async fn changes(
     limit: u64,
 ) -> Result<Vec<profile_change::Model>> {
     profile(store, organization, id).await?;
-    store::history::list(store.reader(), organization, id, below, limit).await
+    store::in_time(store::history::list(store.reader(), organization, id, below, limit)).await
 }

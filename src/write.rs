@@ -1,7 +1,10 @@
 //! The write: the one way in which anything about a profile changes, in one order, with its history.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -131,9 +134,14 @@ impl Writer {
 
     /// Makes the change, or nothing of it, and answers what it leaves.
     pub async fn write(&self, author: Author, change: Change, now: DateTime<Utc>) -> Result<Written> {
-        let turn = Arc::clone(&self.turns).acquire_owned();
-        let turn = timeout(self.store.patience(), turn).await;
-        let turn = turn.map_err(|_| Error::DatabaseUnavailable("other writes keep the database busy".to_owned()))?;
+        let fate = Arc::new(Fate::default());
+        let done = timeout(self.store.patience(), self.unit(author, change, now, Arc::clone(&fate))).await;
+        done.unwrap_or_else(|_late| Err(fate.give_up()))
+    }
+
+    /// Waits for a turn and carries the change out.
+    async fn unit(&self, author: Author, change: Change, now: DateTime<Utc>, fate: Arc<Fate>) -> Result<Written> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
         let store = self.store.clone();
         let unit = async move {
             let _turn = turn;
@@ -143,7 +151,7 @@ impl Writer {
                 .with_jitter()
                 .without_max_times();
             let started = Instant::now();
-            (|| attempt(&store, &author, &change, now))
+            (|| attempt(&store, &author, &change, now, &fate))
                 .retry(retries)
                 .when(|error| {
                     matches!(error, Error::TransactionConflict { retryable: true, .. }) && started.elapsed() < PATIENCE
@@ -155,17 +163,55 @@ impl Writer {
     }
 }
 
+/// What becomes of a write whose database is slow: its caller may give up until it commits, and not after.
+#[derive(Default)]
+struct Fate {
+    state: AtomicU8,
+}
+
+impl Fate {
+    const OPEN: u8 = 0;
+    const COMMITTING: u8 = 1;
+    const GIVEN_UP: u8 = 2;
+
+    /// Whether the write may commit. It may do so again where a commit gave way to other writes.
+    fn commit(&self) -> bool {
+        self.leave_open_for(Self::COMMITTING) == Self::COMMITTING
+    }
+
+    /// What the caller is told: that nothing is written, or that nobody knows.
+    fn give_up(&self) -> Error {
+        if self.leave_open_for(Self::GIVEN_UP) == Self::GIVEN_UP {
+            Error::DatabaseUnavailable("the write was not made in time".to_owned())
+        } else {
+            Error::OutcomeUnknown("the commit was not answered in time".to_owned())
+        }
+    }
+
+    /// The state after an attempt to leave `OPEN` for another.
+    fn leave_open_for(&self, state: u8) -> u8 {
+        match self.state.compare_exchange(Self::OPEN, state, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => state,
+            Err(decided) => decided,
+        }
+    }
+}
+
 /// One transaction from begin to its end.
-async fn attempt(store: &Store, author: &Author, change: &Change, now: DateTime<Utc>) -> Result<Written> {
+async fn attempt(store: &Store, author: &Author, change: &Change, now: DateTime<Utc>, fate: &Fate) -> Result<Written> {
     let tx = store.begin().await?;
     match apply(&tx, author, change, now).await {
         Ok(written) if change.validate_only => {
             tx.rollback().await?;
             Ok(written)
         }
-        Ok(written) => {
+        Ok(written) if fate.commit() => {
             store::commit(tx).await?;
             Ok(written)
+        }
+        Ok(_) => {
+            tx.rollback().await?;
+            Err(Error::DatabaseUnavailable("the write came too late".to_owned()))
         }
         Err(error) => {
             // Where this fails too, the connection is gone, and the transaction with it: the first error says more.

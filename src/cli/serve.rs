@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, database::DatabaseArgs, key, organization};
 use crate::{
     keys::Scope,
-    server::{Drained, Server},
+    server::{Drained, Limits, Server},
     store::Store,
 };
 
@@ -33,6 +33,14 @@ pub struct ServeArgs {
     #[arg(long, env = "PROFILE_MAX_IN_FLIGHT", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
     max_in_flight: u16,
 
+    /// Connections at the most; the next one is closed at once.
+    #[arg(long, env = "PROFILE_MAX_CONNECTIONS", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
+    max_connections: u16,
+
+    /// The age at which a connection is ended once its calls are, a tenth more or less, such as 5m.
+    #[arg(long, env = "PROFILE_MAX_CONNECTION_AGE", default_value = "5m")]
+    max_connection_age: humantime::Duration,
+
     /// How long calls in flight may take to end after SIGTERM or Ctrl-C, such as 10s.
     #[arg(long, env = "PROFILE_DRAIN_TIMEOUT", default_value = "10s")]
     drain_timeout: humantime::Duration,
@@ -51,8 +59,13 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     }
 
     let stop = CancellationToken::new();
-    let server = Server::new(listener, store, args.max_in_flight.into());
-    let serving = server.run(stop.clone(), *args.drain_timeout);
+    let limits = Limits {
+        in_flight: args.max_in_flight.into(),
+        connections: args.max_connections.into(),
+        connection_age: *args.max_connection_age,
+        drain: *args.drain_timeout,
+    };
+    let serving = Server::new(listener, store, limits).run(stop.clone());
     tracing::info!(%address, version = super::VERSION, "listening");
     tokio::select! {
         ended = serving => match ended {

@@ -9,9 +9,9 @@ use std::{
 use axum::{
     extract::{Request, State},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -46,6 +46,9 @@ pub struct Gate {
 
 /// Serves one call and logs it.
 pub async fn call(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    if !is_grpc(request.headers()) {
+        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+    }
     let request_id = request_id(request.headers());
     let access = auth::access(request.uri().path());
     let mut line = LogLine::start(access, &request, &request_id);
@@ -101,6 +104,11 @@ fn readable(response: Response, span: &Span) -> Response {
         }
         _ => response,
     }
+}
+
+/// Whether the content type is one of gRPC's: any other is answered 415, as gRPC over HTTP/2 has it.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// How long the call may take: until just before the caller's deadline, or the ceiling.
@@ -170,7 +178,36 @@ impl Drop for LogLine {
 
 #[cfg(test)]
 mod tests {
+    use axum::{Router, body::Body, middleware::from_fn_with_state, routing::post};
+    use tokio_util::task::TaskTracker;
+    use tower::Service as _;
+    use tower_http::catch_panic::CatchPanicLayer;
+
     use super::*;
+    use crate::store::{DatabaseUrl, Store};
+
+    #[tokio::test]
+    async fn a_panic_is_internal_without_its_words_and_the_next_call_is_served() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let url = format!("sqlite://{}/profiles.db?mode=rwc", directory.path().display()).into();
+        let store = Store::connect(&DatabaseUrl::parse(&url).expect("a URL"), 1).await.expect("a database");
+        let gate = Gate { keys: Keys::new(store, TaskTracker::new()), places: Arc::new(Semaphore::new(1)) };
+        let handler = |body: String| async move { assert!(body != "Ada", "the name is {body}") };
+        let mut calls = Router::new()
+            .route("/grpc.health.v1.Health/Check", post(handler))
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn_with_state(gate, call));
+        for (body, code, message) in [
+            ("Ada", Some(Code::Internal), "The service failed; the fault is on its side and in its log."),
+            ("Eve", None, ""),
+        ] {
+            let request = Request::post("/grpc.health.v1.Health/Check").header(CONTENT_TYPE, "application/grpc");
+            let response = calls.call(request.body(Body::from(body)).expect("a request")).await.expect("an answer");
+            let status = response.extensions().get::<Status>();
+            assert_eq!(status.map(Status::code), code);
+            assert_eq!(status.map(Status::message).unwrap_or_default(), message);
+        }
+    }
 
     #[test]
     fn timeouts_are_read_in_every_unit_and_nothing_else_is_one() {

@@ -2,6 +2,7 @@
 
 mod health;
 mod layers;
+mod listen;
 mod sweep;
 
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -9,10 +10,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use axum::middleware::from_fn_with_state;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{
-    service::Routes,
-    transport::server::{Server as Transport, TcpIncoming},
-};
+use tonic::{service::Routes, transport::server::Server as Transport};
 use tonic_reflection::server as reflection;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -36,17 +34,37 @@ const LARGEST_MESSAGE: usize = 64 * 1024;
 /// Calls at once on one connection.
 const STREAMS: u32 = 100;
 
+/// What a peer may send on a stream, and on all streams of its connection, before anyone reads it, in bytes.
+const WINDOW: u32 = 64 * 1024;
+
 /// The largest list of headers that is read, in bytes.
 const LARGEST_HEADERS: u32 = 16 * 1024;
 
+/// How often a silent peer is asked whether it lives, and how long it may take to answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
 /// Why reading the compiled descriptors cannot fail.
 const DESCRIPTORS_ARE_OURS: &str = "build.rs has written the descriptors";
+
+/// How much the server takes on, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls in flight.
+    pub in_flight: usize,
+    /// Connections.
+    pub connections: usize,
+    /// The age at which a connection is ended once its calls are, so that balancers spread the load anew; a tenth more
+    /// or less, so that replicas that start at once do not end theirs at once.
+    pub connection_age: Duration,
+    /// How long a drain may take.
+    pub drain: Duration,
+}
 
 /// A server that is bound to its port and connected to its database.
 pub struct Server {
     listener: TcpListener,
     store: Store,
-    max_in_flight: usize,
+    limits: Limits,
 }
 
 /// How a server came to its end.
@@ -59,25 +77,22 @@ pub enum Drained {
 }
 
 impl Server {
-    pub const fn new(listener: TcpListener, store: Store, max_in_flight: usize) -> Self {
-        Self { listener, store, max_in_flight }
+    pub const fn new(listener: TcpListener, store: Store, limits: Limits) -> Self {
+        Self { listener, store, limits }
     }
 
-    /// Serves until `stop` is cancelled, then drains: no new connection, NOT_SERVING, every call answered, for at most
-    /// `patience`.
-    pub async fn run(self, stop: CancellationToken, patience: Duration) -> Result<Drained, tonic::transport::Error> {
+    /// Serves until `stop` is cancelled, then drains: no new connection, NOT_SERVING, every call in flight answered.
+    pub async fn run(self, stop: CancellationToken) -> Result<Drained, tonic::transport::Error> {
+        let Self { listener, store, limits } = self;
         let tasks = TaskTracker::new();
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let health = Health::not_serving(reporter).await;
-        health.watch(self.store.clone(), &tasks, stop.clone());
-        sweep::start(self.store.clone(), &tasks, stop.clone());
+        health.watch(store.clone(), &tasks, stop.clone());
+        sweep::start(store.clone(), &tasks, stop.clone());
 
-        let writer = Writer::new(self.store.clone(), tasks.clone());
-        let api = Arc::new(Api::new(self.store.clone(), writer));
-        let gate = Gate {
-            keys: Keys::new(self.store.clone(), tasks.clone()),
-            places: Arc::new(Semaphore::new(self.max_in_flight)),
-        };
+        let api = Arc::new(Api::new(store.clone(), Writer::new(store.clone(), tasks.clone())));
+        let gate =
+            Gate { keys: Keys::new(store.clone(), tasks.clone()), places: Arc::new(Semaphore::new(limits.in_flight)) };
         let services = Routes::new(health_service)
             .add_service(reflection().build_v1().expect(DESCRIPTORS_ARE_OURS))
             .add_service(reflection().build_v1alpha().expect(DESCRIPTORS_ARE_OURS))
@@ -87,14 +102,17 @@ impl Server {
             .into_axum_router()
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(gate, layers::call));
-        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let connections = listen::accept(listener, limits.connections, stop.clone());
         let serving = Transport::builder()
             .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
             .http2_max_header_list_size(LARGEST_HEADERS)
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .http2_keepalive_interval(Some(KEEPALIVE.0))
+            .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .max_connection_age(limits.connection_age.mul_f64(rand::random_range(0.9..=1.1)))
             .add_routes(Routes::from(services))
-            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
 
         let mut serving = pin!(serving);
         let ended = tokio::select! {
@@ -103,18 +121,17 @@ impl Server {
         };
         tracing::info!("draining");
         health.end().await;
-        let drained = timeout(patience, async {
+        let drain = async {
             match ended {
                 Some(ended) => ended?,
                 None => serving.await?,
             }
             tasks.close();
             tasks.wait().await;
+            store.close().await;
             Ok(Drained::Whole)
-        });
-        let drained = drained.await.unwrap_or(Ok(Drained::Cut));
-        self.store.close().await;
-        drained
+        };
+        timeout(limits.drain, drain).await.unwrap_or(Ok(Drained::Cut))
     }
 }
 

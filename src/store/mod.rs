@@ -20,6 +20,7 @@ use sea_orm::{
 };
 use sea_orm_migration::MigratorTrait as _;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::timeout;
 
 use crate::{
     error::{Error, Result},
@@ -29,17 +30,22 @@ use crate::{
 /// How long a call waits for a connection, or a SQLite writer for another process.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a write waits for its turn at PostgreSQL: one that is frozen must be told from one that is busy.
-const POSTGRES_TURN: Duration = Duration::from_secs(1);
+/// How long a query may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a write waits for its turn at SQLite, which is a file and never away: its deadline decides before.
-const SQLITE_TURN: Duration = Duration::from_mins(1);
+/// How long a write may take on PostgreSQL, its turn included: longer than a lock is waited for, and then the database
+/// is frozen or has more to do than it can.
+const POSTGRES_WRITE: Duration = Duration::from_millis(2500);
+
+/// How long a write may take on SQLite, which is a file and never away: its deadline comes before.
+const SQLITE_WRITE: Duration = Duration::from_mins(1);
 
 /// SQLite connections that read.
 const SQLITE_READERS: u32 = 4;
 
-/// A connection that was idle for longer is tried before it is used.
-const TEST_AFTER_IDLE: Duration = Duration::from_secs(5);
+/// A connection that was idle for longer is tried before it is used: after a restart of the database those that are not
+/// tried cost a call each, and are soon used up.
+const TEST_AFTER_IDLE: Duration = Duration::from_millis(500);
 
 /// How a session with PostgreSQL is set, unless the URL's own `options` say otherwise.
 const SESSION: [(&str, &str); 4] = [
@@ -109,12 +115,12 @@ impl Store {
         if file {
             let writer = Database::connect(sqlite(url, 1, "off")).await?;
             let reader = Database::connect(sqlite(url, SQLITE_READERS, "on")).await?;
-            Ok(Self { reader, writer, writers: 1, patience: SQLITE_TURN })
+            Ok(Self { reader, writer, writers: 1, patience: SQLITE_WRITE })
         } else {
             let pool = Database::connect(postgres(url, connections)).await?;
             // A quarter is left to reads, which would otherwise wait behind writes that wait for each other.
             let writers = (connections - connections / 4) as usize;
-            Ok(Self { reader: pool.clone(), writer: pool, writers, patience: POSTGRES_TURN })
+            Ok(Self { reader: pool.clone(), writer: pool, writers, patience: POSTGRES_WRITE })
         }
     }
 
@@ -123,7 +129,7 @@ impl Store {
         self.writers
     }
 
-    /// How long a write waits for its turn.
+    /// How long a write may take, its turn included.
     pub const fn patience(&self) -> Duration {
         self.patience
     }
@@ -173,6 +179,12 @@ impl Store {
             }
         }
     }
+}
+
+/// The answer of a query, if it comes in time: a frozen database does not refuse, it says nothing.
+pub async fn in_time<T>(query: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = |_| Error::DatabaseUnavailable("a query was not answered in time".to_owned());
+    timeout(QUERY_TIMEOUT, query).await.map_err(late)?
 }
 
 /// Commits. Where the answer is lost, nobody knows whether the database has committed.

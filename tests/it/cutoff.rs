@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value as Json, json};
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::harness::{Client, Database, Proxy, Service};
+use crate::harness::{Client, Database, Service};
 
 /// Calls that are cut off.
 const CUT: u32 = 10_000;
@@ -19,7 +19,8 @@ const CUT: u32 = 10_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_cut_calls_cost_no_acknowledged_write_and_no_connection() {
     let database = Arc::new(Database::create());
-    let (service, _proxy) = behind_a_slow_way(&database, "16");
+    let (url, _proxy) = database.behind_a_proxy(Duration::from_millis(1)).await;
+    let service = Service::by_url(Arc::clone(&database), &url, ["--database-connections", "16"]);
     let north = service.organization("north").await;
     let people = Arc::new([north.person(json!({})).await, north.person(json!({})).await]);
 
@@ -56,7 +57,8 @@ async fn ten_thousand_cut_calls_cost_no_acknowledged_write_and_no_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_cut_calls_a_pool_of_one_serves_the_next_within_a_second() {
     let database = Arc::new(Database::create());
-    let (service, _proxy) = behind_a_slow_way(&database, "1");
+    let (url, _proxy) = database.behind_a_proxy(Duration::from_millis(1)).await;
+    let service = Service::by_url(Arc::clone(&database), &url, ["--database-connections", "1"]);
     let north = service.organization("north").await;
     let people = Arc::new([north.person(json!({})).await, north.person(json!({})).await]);
     for round in 0..20 {
@@ -67,22 +69,6 @@ async fn after_cut_calls_a_pool_of_one_serves_the_next_within_a_second() {
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     }
     no_connection_is_left_in_a_transaction(&database, 1).await;
-}
-
-/// A service that reaches PostgreSQL with a delay, so that calls are cut off in every place; SQLite has no way at all.
-fn behind_a_slow_way(database: &Arc<Database>, connections: &str) -> (Service, Option<Proxy>) {
-    let url = database.url();
-    let (url, proxy) = if database.is_postgres() {
-        let (front, name) = url.rsplit_once('/').expect("a database");
-        let (scheme, server) = front.rsplit_once(['@', '/']).expect("a server");
-        let proxy = Proxy::start(server.to_owned(), Duration::from_millis(1));
-        let separator = &front[scheme.len()..=scheme.len()];
-        (format!("{scheme}{separator}{}/{name}", proxy.address), Some(proxy))
-    } else {
-        (url, None)
-    };
-    let arguments = ["--database-connections", connections];
-    (Service::by_url(Arc::clone(database), &url, arguments), proxy)
 }
 
 /// Calls every kind of RPC and goes away after 0 to 50 ms, until no call is left.

@@ -5,20 +5,24 @@
 
 mod harness;
 
+mod away;
 mod cases;
 mod conflict;
 mod create;
 mod cutoff;
 mod deadline;
+mod drain;
 mod history;
 mod input;
 mod keys;
+mod overload;
 mod patch;
 mod policy;
 mod program;
 mod race;
 mod repeat;
 mod replace;
+mod replicas;
 mod support;
 mod update;
 mod walk;

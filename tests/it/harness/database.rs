@@ -1,6 +1,6 @@
 //! A database for each test.
 
-use std::env;
+use std::{env, time::Duration};
 
 use sea_orm::{
     ConnectionTrait as _, Database as SeaOrm, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode,
@@ -8,6 +8,8 @@ use sea_orm::{
 };
 use tempfile::TempDir;
 use uuid::Uuid;
+
+use super::Proxy;
 
 /// A database that ends with its owner.
 pub enum Database {
@@ -37,6 +39,19 @@ impl Database {
                 format!("{base}/{name}")
             }
         }
+    }
+
+    /// A URL that leads to PostgreSQL through a proxy; SQLite has no way that anything could happen on.
+    pub async fn behind_a_proxy(&self, delay: Duration) -> (String, Option<Proxy>) {
+        let url = self.url();
+        if !self.is_postgres() {
+            return (url, None);
+        }
+        let (front, name) = url.rsplit_once('/').expect("a database");
+        let server = front.rsplit(['@', '/']).next().expect("a server").to_owned();
+        let credentials = front.strip_suffix(&server).expect("what stands before it").to_owned();
+        let proxy = Proxy::start(server, delay).await;
+        (format!("{credentials}{}/{name}", proxy.address), Some(proxy))
     }
 
     pub fn is_postgres(&self) -> bool {

@@ -1,5 +1,10 @@
 //! The real program on port 0 with a database of its own, and clients that speak JSON through the descriptors.
 
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
 mod client;
 mod database;
 mod proxy;
@@ -9,7 +14,7 @@ pub mod wire;
 pub use self::{
     client::{Client, Failure, Outcome, POOL, message},
     database::Database,
-    proxy::Proxy,
+    proxy::{Proxy, Way},
     service::{Service, program},
 };
 
@@ -18,4 +23,16 @@ pub async fn client() -> (Service, Client) {
     let service = Service::start();
     let client = service.organization("north").await;
     (service, client)
+}
+
+/// Added to a count of successes, it tells those who count to end.
+pub const STOP: u64 = 1 << 32;
+
+/// Waits for so many more successes.
+pub async fn progress(successes: &AtomicU64, more: u64) {
+    let (goal, deadline) = (successes.load(Ordering::SeqCst) + more, Instant::now() + Duration::from_secs(30));
+    while successes.load(Ordering::SeqCst) < goal {
+        assert!(Instant::now() < deadline, "there is no progress");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -1,57 +1,97 @@
-//! A small proxy before a server, for what only happens on a slow way.
+//! A small proxy before a server, for what happens on the way and when the server is gone.
 
-use std::{
-    net::{SocketAddr, TcpListener as StdListener},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
     task::JoinHandle,
 };
 
-/// Passes everything on after a delay.
+/// How the way to the server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Open,
+    /// Nothing passes, and nothing ends.
+    Frozen,
+    /// Connections end, and new ones are refused.
+    Closed,
+}
+
+/// Passes everything on after a delay, as long as the way is open.
 pub struct Proxy {
     pub address: SocketAddr,
-    accepting: JoinHandle<()>,
+    way: watch::Sender<Way>,
+    serving: JoinHandle<()>,
 }
 
 impl Proxy {
     /// Starts before this `HOST:PORT`.
-    pub fn start(target: String, delay: Duration) -> Self {
-        let listener = StdListener::bind("127.0.0.1:0").expect("a port");
-        listener.set_nonblocking(true).expect("a listener");
+    pub async fn start(target: String, delay: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let accepting = tokio::spawn(async move {
-            let listener = TcpListener::from_std(listener).expect("a listener");
+        let (way, changes) = watch::channel(Way::Open);
+        let serving = tokio::spawn(async move {
+            let mut listener = Some(listener);
+            let mut way = changes.clone();
             loop {
-                let (client, _) = listener.accept().await.expect("a client");
-                let server = TcpStream::connect(&target).await.expect("the server");
-                client.set_nodelay(true).expect("a socket");
-                server.set_nodelay(true).expect("a socket");
-                let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-                tokio::spawn(pass_on(from_client, to_server, delay));
-                tokio::spawn(pass_on(from_server, to_client, delay));
+                let bound = match listener.take() {
+                    Some(listener) => listener,
+                    None => TcpListener::bind(address).await.expect("the same port"),
+                };
+                tokio::select! {
+                    () = accept(&bound, &target, delay, &changes) => {}
+                    closed = way.wait_for(|way| *way == Way::Closed) => { closed.expect("a way"); }
+                }
+                drop(bound);
+                way.wait_for(|way| *way != Way::Closed).await.expect("a way");
             }
         });
-        Self { address, accepting }
+        Self { address, way, serving }
+    }
+
+    /// Changes the way for all connections.
+    pub fn set(&self, way: Way) {
+        self.way.send_replace(way);
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.serving.abort();
     }
 }
 
-/// Passes bytes on until either side ends.
-async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
-    let mut bytes = vec![0; 64 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut bytes).await {
-        tokio::time::sleep(delay).await;
-        if to.write_all(&bytes[..count]).await.is_err() {
-            break;
+async fn accept(listener: &TcpListener, target: &str, delay: Duration, way: &watch::Receiver<Way>) {
+    loop {
+        let (client, _) = listener.accept().await.expect("a client");
+        let server = TcpStream::connect(target).await.expect("the server");
+        client.set_nodelay(true).expect("a socket");
+        server.set_nodelay(true).expect("a socket");
+        let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+        tokio::spawn(pass_on(from_client, to_server, delay, way.clone()));
+        tokio::spawn(pass_on(from_server, to_client, delay, way.clone()));
+    }
+}
+
+/// Passes bytes on until either side ends or the way is closed.
+async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration, mut way: watch::Receiver<Way>) {
+    let mut closed = way.clone();
+    let passing = async {
+        let mut bytes = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = from.read(&mut bytes).await {
+            tokio::time::sleep(delay).await;
+            if way.wait_for(|way| *way != Way::Frozen).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
+                break;
+            }
         }
+    };
+    tokio::select! {
+        () = passing => {}
+        _ = closed.wait_for(|way| *way == Way::Closed) => {}
     }
 }

@@ -58,6 +58,15 @@ impl Service {
         Self::spawn(command, Arc::new(Database::create()))
     }
 
+    /// Starts without room for a file of more than so many blocks of 512 bytes.
+    pub fn with_little_room(database: Arc<Database>, blocks: u32) -> Self {
+        // A write past the limit is then an error, as on a full disk, and not a signal.
+        let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec {} serve", program([]).get_program().display());
+        let mut command = Command::new("sh");
+        command.args(["-c", &limited]).env("PROFILE_DATABASE_URL", database.url());
+        Self::spawn(command, database)
+    }
+
     /// Starts the program on a free port and waits until it listens.
     fn spawn(mut command: Command, database: Arc<Database>) -> Self {
         let printed = tempfile::NamedTempFile::new().expect("a file");

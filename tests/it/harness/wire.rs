@@ -3,7 +3,7 @@
 use h2::client::SendRequest;
 use http::{HeaderMap, Method, Request, Version};
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::JoinHandle};
 use tonic::Status;
 
 use super::Failure;
@@ -11,14 +11,19 @@ use super::Failure;
 /// A connection that sends what it is told.
 pub struct Wire {
     requests: SendRequest<Bytes>,
+    connection: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Wire {
     pub async fn connect(address: &str) -> Self {
         let stream = TcpStream::connect(address).await.expect("a connection");
         let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-        tokio::spawn(connection);
-        Self { requests }
+        Self { requests, connection: tokio::spawn(connection) }
+    }
+
+    /// Waits until the server has ended the connection.
+    pub async fn ended(self) {
+        self.connection.await.expect("a connection").expect("an end without an error");
     }
 
     /// Calls a method with these bytes as the body, which ends or not, and answers the status that the server sent.
