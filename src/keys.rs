@@ -25,8 +25,8 @@ use crate::{
     telemetry,
 };
 
-/// How long a key's row may be trusted. With the time to look it up, a revoked key stops within 5 seconds.
-const TRUSTED: Duration = Duration::from_secs(4);
+/// How long a key's row is trusted. With the 2 seconds that a look-up may take, a revoked key stops within 5.
+const TRUSTED: Duration = Duration::from_secs(3);
 
 /// How many keys are remembered at most.
 const REMEMBERED: u64 = 10_000;

@@ -11,7 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging to standard error at the level of `RUST_LOG` (info by default).
 pub fn start() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sea_orm_migration=warn"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sea_orm_migration=warn,sqlx=warn"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_target(false);
     if stderr().is_terminal() {
         logs.init();

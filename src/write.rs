@@ -38,6 +38,10 @@ use crate::{
 /// How long a write keeps trying when other writes are in its way.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How much longer than its caller waits a write may hold its connection: PostgreSQL has ended whatever it was by then,
+/// unless the connection is dead.
+const GRACE: Duration = Duration::from_millis(3500);
+
 /// Who writes.
 #[derive(Clone, Debug)]
 pub struct Author {
@@ -143,6 +147,7 @@ impl Writer {
     async fn unit(&self, author: Author, change: Change, now: DateTime<Utc>, fate: Arc<Fate>) -> Result<Written> {
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let store = self.store.clone();
+        let longest = store.patience() + GRACE;
         let unit = async move {
             let _turn = turn;
             let retries = ExponentialBuilder::default()
@@ -158,8 +163,9 @@ impl Writer {
                 })
                 .await
         };
-        let done = self.tasks.spawn(unit.in_current_span()).await;
-        done.unwrap_or_else(|_panic| Err(Error::Internal("the write panicked".to_owned())))
+        let done = self.tasks.spawn(timeout(longest, unit).in_current_span()).await;
+        let done = done.map_err(|_panic| Error::Internal("the write panicked".to_owned()))?;
+        done.unwrap_or_else(|_stuck| Err(Error::OutcomeUnknown("the connection is stuck".to_owned())))
     }
 }
 
@@ -249,8 +255,11 @@ async fn apply(tx: &DatabaseTransaction, author: &Author, change: &Change, now: 
     row.updated_at = Set(now.max(after.updated_at));
     let saved = if before.is_some() { row.update(tx).await? } else { row.insert(tx).await? };
     store::history::record(tx, history(author, change, &saved, &differences, lock_overridden)).await?;
-    let profile = if change.validate_only { unstored(before, saved) } else { saved };
-    Ok(Written { profile, case })
+    if change.validate_only {
+        return Ok(Written { profile: unstored(before, saved), case });
+    }
+    telemetry::note_profile(saved.id);
+    Ok(Written { profile: saved, case })
 }
 
 /// Puts the edit onto the row, as far as it changes anything, and answers the case that was reported.
@@ -281,6 +290,7 @@ async fn replay(
         return Err(Error::RequestIdReused);
     }
     let id = earlier.profile_id.unwrap_or_default();
+    telemetry::note_profile(id);
     store::profile::find(tx, claim.organization_id, id).await?.ok_or(Error::ProfileNotFound(Some(id)))
 }
 
@@ -293,19 +303,13 @@ async fn start(
 ) -> Result<(Option<Model>, ActiveModel)> {
     let organization = author.organization_id;
     let profile = match &change.target {
-        Target::New(id) => {
-            telemetry::note_profile(id);
-            return Ok((None, blank(*id, organization, now)));
-        }
+        Target::New(id) => return Ok((None, blank(*id, organization, now))),
         Target::Id(id) => {
             store::profile::lock(tx, organization, *id).await?.ok_or(Error::ProfileNotFound(Some(*id)))?
         }
         Target::Email { email, sent } => match store::profile::lock_by_email(tx, organization, email).await? {
             Some(profile) => profile,
-            None if store::profile::email_exists(tx, email).await? => {
-                return Err(Error::UserNotInOrganization(sent.clone()));
-            }
-            None => return Err(Error::UserNotFound(sent.clone())),
+            None => return Err(nobody_here(store::profile::owner_of_email(tx, email).await?, organization, sent)),
         },
     };
     telemetry::note_profile(profile.id);
@@ -313,6 +317,18 @@ async fn start(
         Ok((Some(profile.clone()), profile.into_active_model()))
     } else {
         Err(Error::UpdateNotAllowed)
+    }
+}
+
+/// Why the organization has no profile with an e-mail whose owner is another one, or none.
+fn nobody_here(owner: Option<Uuid>, organization: Uuid, sent: &SecretString) -> Error {
+    match owner {
+        None => Error::UserNotFound(sent.clone()),
+        // It came here between the two looks at it: the next attempt finds it.
+        Some(owner) if owner == organization => {
+            Error::TransactionConflict { cause: "the e-mail has just changed hands".to_owned(), retryable: true }
+        }
+        Some(_) => Error::UserNotInOrganization(sent.clone()),
     }
 }
 

@@ -119,6 +119,7 @@ pub async fn create(
 }
 
 async fn find(store: &Store, organization: &str) -> Result<Uuid, Failure> {
+    let organization = &checked_name(organization)?;
     let found = store::organization::find(store.reader(), organization).await?;
     found.map(|found| found.id).ok_or_else(|| Failure::failed(format!("there is no organization {organization:?}")))
 }

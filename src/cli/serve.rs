@@ -53,10 +53,17 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let listener = listener.map_err(|error| Failure::failed(format!("cannot listen on {}: {error}", args.listen)))?;
     let address =
         listener.local_addr().map_err(|error| Failure::failed(format!("the port has no address: {error}")))?;
-    let store = args.database.open().await?;
-    if args.database.is_default() {
-        greet(&store, address).await?;
-    }
+    let opening = async {
+        let store = args.database.open().await?;
+        if args.database.is_default() {
+            greet(&store, address).await?;
+        }
+        Ok::<_, Failure>(store)
+    };
+    let store = tokio::select! {
+        store = opening => store?,
+        () = signals.next() => return Err(Failure::failed("stopped by a signal before it served")),
+    };
 
     let stop = CancellationToken::new();
     let limits = Limits {

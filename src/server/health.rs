@@ -18,7 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SERVICES: [&str; 4] = ["", "profiles.v1.ProfileService", "profiles.v1.CaseService", "profiles.v1.SupportService"];
 
 /// The health of every service.
-#[derive(Clone)]
 pub struct Health {
     reporter: HealthReporter,
 }
@@ -31,27 +30,32 @@ impl Health {
         health
     }
 
-    /// Asks the database until the token is cancelled.
-    pub fn watch(&self, store: Store, tasks: &TaskTracker, stop: CancellationToken) {
-        let health = self.clone();
-        tasks.spawn(stop.run_until_cancelled_owned(async move {
-            let mut serving = false;
-            let mut ticks = interval(EVERY);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                let answers = matches!(timeout(PATIENCE, store.ping()).await, Ok(Ok(())));
-                if answers != serving {
-                    serving = answers;
-                    tracing::info!(serving, "health changed");
-                    health.set(if serving { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
-                }
+    /// Asks the database until the token is cancelled, and then ends all watches.
+    pub fn watch(self, store: Store, tasks: &TaskTracker, stop: CancellationToken) {
+        tasks.spawn(async move {
+            stop.run_until_cancelled(self.follow(store)).await;
+            self.end().await;
+        });
+    }
+
+    /// Says what the database says, for ever.
+    async fn follow(&self, store: Store) {
+        let mut serving = false;
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let answers = matches!(timeout(PATIENCE, store.ping()).await, Ok(Ok(())));
+            if answers != serving {
+                serving = answers;
+                tracing::info!(serving, "health changed");
+                self.set(if serving { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
             }
-        }));
+        }
     }
 
     /// Tells every watcher NOT_SERVING and ends its stream, which would keep its connection from draining.
-    pub async fn end(mut self) {
+    async fn end(mut self) {
         self.set(ServingStatus::NotServing).await;
         for service in SERVICES {
             self.reporter.clear_service_status(service).await;

@@ -7,15 +7,18 @@ use std::{
 };
 
 use axum::{
+    body::Body,
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tracing::{Instrument as _, Span, field::Empty};
 
@@ -42,6 +45,8 @@ pub struct Gate {
     pub keys: Keys,
     /// The places for calls in flight.
     pub places: Arc<Semaphore>,
+    /// Cancelled when the server is to drain.
+    pub stop: CancellationToken,
 }
 
 /// Serves one call and logs it.
@@ -71,7 +76,8 @@ impl Gate {
         let answered = async {
             match access {
                 None => Ok(Status::unimplemented("There is no such method.").into_http()),
-                Some(Access::Open) => Ok(next.run(request).await),
+                // Reflection answers as long as it is asked: its stream ends where the drain begins.
+                Some(Access::Open) => Ok(next.run(request.map(|body| self.until_stop(body))).await),
                 Some(Access::Key(scope)) => {
                     let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::Overloaded)?;
                     Ok(next.run(self.authenticate(request, scope, place).await?).await)
@@ -80,6 +86,11 @@ impl Gate {
         };
         let answer = timeout(deadline, answered).await.unwrap_or(Err(Error::DeadlineExceeded));
         answer.unwrap_or_else(|error| Status::from(error).into_http())
+    }
+
+    /// The body, as far as it comes before the drain.
+    fn until_stop(&self, body: Body) -> Body {
+        Body::from_stream(body.into_data_stream().take_until(self.stop.clone().cancelled_owned()))
     }
 
     /// The request with its author.
@@ -178,7 +189,7 @@ impl Drop for LogLine {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, body::Body, middleware::from_fn_with_state, routing::post};
+    use axum::{Router, middleware::from_fn_with_state, routing::post};
     use tokio_util::task::TaskTracker;
     use tower::Service as _;
     use tower_http::catch_panic::CatchPanicLayer;
@@ -191,7 +202,11 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let url = format!("sqlite://{}/profiles.db?mode=rwc", directory.path().display()).into();
         let store = Store::connect(&DatabaseUrl::parse(&url).expect("a URL"), 1).await.expect("a database");
-        let gate = Gate { keys: Keys::new(store, TaskTracker::new()), places: Arc::new(Semaphore::new(1)) };
+        let gate = Gate {
+            keys: Keys::new(store, TaskTracker::new()),
+            places: Arc::new(Semaphore::new(1)),
+            stop: CancellationToken::new(),
+        };
         let handler = |body: String| async move { assert!(body != "Ada", "the name is {body}") };
         let mut calls = Router::new()
             .route("/grpc.health.v1.Health/Check", post(handler))

@@ -86,13 +86,15 @@ impl Server {
         let Self { listener, store, limits } = self;
         let tasks = TaskTracker::new();
         let (reporter, health_service) = tonic_health::server::health_reporter();
-        let health = Health::not_serving(reporter).await;
-        health.watch(store.clone(), &tasks, stop.clone());
+        Health::not_serving(reporter).await.watch(store.clone(), &tasks, stop.clone());
         sweep::start(store.clone(), &tasks, stop.clone());
 
         let api = Arc::new(Api::new(store.clone(), Writer::new(store.clone(), tasks.clone())));
-        let gate =
-            Gate { keys: Keys::new(store.clone(), tasks.clone()), places: Arc::new(Semaphore::new(limits.in_flight)) };
+        let gate = Gate {
+            keys: Keys::new(store.clone(), tasks.clone()),
+            places: Arc::new(Semaphore::new(limits.in_flight)),
+            stop: stop.clone(),
+        };
         let services = Routes::new(health_service)
             .add_service(reflection().build_v1().expect(DESCRIPTORS_ARE_OURS))
             .add_service(reflection().build_v1alpha().expect(DESCRIPTORS_ARE_OURS))
@@ -120,7 +122,6 @@ impl Server {
             () = stop.cancelled() => None,
         };
         tracing::info!("draining");
-        health.end().await;
         let drain = async {
             match ended {
                 Some(ended) => ended?,

@@ -46,7 +46,7 @@ fn by_code(code: &str, cause: String) -> Error {
     match code {
         "40001" | "40P01" => Error::TransactionConflict { cause, retryable: true },
         "55P03" => Error::TransactionConflict { cause, retryable: false },
-        "57014" | "53300" | "25006" => Error::DatabaseUnavailable(cause),
+        "57014" | "53300" | "25006" | "25P03" | "25P04" => Error::DatabaseUnavailable(cause),
         _ if code.len() == 5 && (code.starts_with("08") || code.starts_with("57P0")) => {
             Error::DatabaseUnavailable(cause)
         }

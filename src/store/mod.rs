@@ -14,6 +14,7 @@ use sea_orm::{
     ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
     SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
     sqlx::{
+        self, Connection as _,
         postgres::PgConnectOptions,
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
     },
@@ -69,10 +70,14 @@ impl DatabaseUrl {
     /// Reads the URL of a SQLite file or of a PostgreSQL database.
     pub fn parse(url: &SecretString) -> Result<Self, &'static str> {
         let text = url.expose_secret();
-        let place = if let Some(file) = text.strip_prefix("sqlite:") {
-            // Each pooled connection would have a database of its own.
-            let in_memory = file.contains(":memory:") || file.contains("mode=memory");
-            (!in_memory && text.parse::<SqliteConnectOptions>().is_ok()).then(|| text.to_owned())
+        let place = if text.starts_with("sqlite:") {
+            let file = text.parse::<SqliteConnectOptions>().ok().filter(|options| {
+                // Without a file each pooled connection would have a database of its own.
+                let file = options.get_filename().to_string_lossy().into_owned();
+                !(file.is_empty()
+                    || file.contains("memory") && (file.contains(":memory:") || file.starts_with("file:")))
+            });
+            file.filter(|_| !text.contains("mode=memory")).map(|_| text.to_owned())
         } else if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             text.parse::<PgConnectOptions>().ok().map(|options| {
                 let database = options.get_database().unwrap_or_default();
@@ -199,10 +204,25 @@ fn postgres(url: &str, connections: u32) -> ConnectOptions {
     let mut options = quiet(url, connections);
     options.map_sqlx_postgres_opts(|options| {
         let given = options.get_options().unwrap_or_default().to_owned();
-        let ours = SESSION.into_iter().filter(|(name, _)| !given.contains(name));
+        let ours = SESSION.into_iter().filter(|(name, _)| !names(&given, name));
         options.application_name("profile-service").options(ours)
     });
+    // The pool itself would wait for ever for a dead connection that is given back, and never have its place again.
+    options.map_sqlx_postgres_pool_opts(|pool| {
+        pool.after_release(|connection, _| {
+            Box::pin(async {
+                let answer = timeout(ACQUIRE_TIMEOUT, connection.ping()).await;
+                answer.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
+            })
+        })
+    });
     options
+}
+
+/// Whether the options of a session, such as `-c lock_timeout=1s`, set this one.
+fn names(options: &str, name: &str) -> bool {
+    let words = options.split([' ', '=']);
+    words.map(|word| word.trim_start_matches("--").trim_start_matches("-c")).any(|word| word == name)
 }
 
 fn sqlite(url: &str, connections: u32, query_only: &'static str) -> ConnectOptions {

@@ -36,11 +36,10 @@ pub async fn lock_by_email(tx: &DatabaseTransaction, organization: Uuid, email: 
     Ok(of(organization).filter(Column::Email.eq(email)).lock_exclusive().one(tx).await?)
 }
 
-/// Whether any organization has a profile with this e-mail.
-pub async fn email_exists(tx: &DatabaseTransaction, email: &str) -> Result<bool> {
-    let id: Option<Uuid> =
-        Entity::find().select_only().column(Column::Id).filter(Column::Email.eq(email)).into_tuple().one(tx).await?;
-    Ok(id.is_some())
+/// The organization that has a profile with this e-mail.
+pub async fn owner_of_email(tx: &DatabaseTransaction, email: &str) -> Result<Option<Uuid>> {
+    let owner = Entity::find().select_only().column(Column::OrganizationId).filter(Column::Email.eq(email));
+    Ok(owner.into_tuple().one(tx).await?)
 }
 
 fn of(organization: Uuid) -> Select<Entity> {

@@ -22,7 +22,8 @@ pub async fn claim(tx: &DatabaseTransaction, claim: Model) -> Result<Option<Mode
         return Ok(None);
     }
     let earlier = Entity::find_by_id(key).one(tx).await?;
-    earlier.map(Some).ok_or_else(|| Error::Internal("a claimed request id has no row".to_owned()))
+    let swept = || Error::TransactionConflict { cause: "a request id was just swept".to_owned(), retryable: true };
+    earlier.map(Some).ok_or_else(swept)
 }
 
 /// How many ids one step of a sweep forgets: few, so that no write waits for it.

@@ -1,5 +1,7 @@
 //! E-mail addresses.
 
+use std::net::Ipv4Addr;
+
 use email_address::{EmailAddress, Options};
 
 use super::Rule;
@@ -13,7 +15,8 @@ pub fn email(text: &str) -> Result<String, Rule> {
     let plain = text.is_ascii()
         && text.len() <= LONGEST
         && !text.contains('"')
-        && EmailAddress::parse_with_options(text, options).is_ok();
+        && EmailAddress::parse_with_options(text, options)
+            .is_ok_and(|address| address.domain().parse::<Ipv4Addr>().is_err());
     if plain { Ok(text.to_ascii_lowercase()) } else { Err(Rule::Email) }
 }
 
@@ -40,6 +43,7 @@ mod tests {
             "John <john@example.com>",
             "\"john\"@example.com",
             "john@[127.0.0.1]",
+            "john@127.0.0.1",
             "jo hn@example.com",
             "john@exa mple.com",
             "john@example..com",

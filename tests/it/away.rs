@@ -45,6 +45,10 @@ async fn a_database_that_is_away_is_told_in_time_and_nothing_acknowledged_is_los
         happen(&proxy, &mut health, fault, way, duration).await;
         progress(&successes, 100).await;
     }
+    proxy.set(Way::Lost);
+    let lost = Instant::now();
+    progress(&successes, 200).await;
+    println!("connections lost without a word: 200 writes acknowledged after {:?}", lost.elapsed());
     successes.fetch_add(STOP, Ordering::SeqCst);
     let mut acknowledged = Vec::new();
     let mut slowest = Duration::ZERO;

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
 
 use crate::harness::{Database, Service, client};
+
+/// How many sessions wait for a lock.
+const WAITING: &str = "SELECT COUNT(*) AS number FROM pg_stat_activity \
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writers_succeed_at_serializable_too() {
@@ -77,13 +81,34 @@ async fn a_deadlock_over_two_unique_indexes_is_tried_again() {
             if rpc == "PatchProfile" { north.patch(&ada, fields).await } else { Ok(north.person(fields).await) }
         });
         // The service holds the address as soon as it waits for the number.
-        let waiting = "SELECT COUNT(*) AS number FROM pg_stat_activity \
-                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        while service.database.number(waiting).await == 0 {}
+        while service.database.number(WAITING).await == 0 {}
         other.execute_unprepared(&hold("email", &email)).await.expect("the service gives way");
         other.rollback().await.expect("a rollback");
         let person = call.await.expect("a call").expect("tried again");
         assert_eq!(person["phoneNumber"], phone, "{rpc}");
         service.database.execute("UPDATE profile SET phone_number = NULL").await;
     }
+}
+
+/// The address moves to another person of the organization while UpdateProfile waits for the one who has it.
+#[tokio::test]
+async fn an_email_that_changes_hands_meanwhile_is_looked_for_again() {
+    let (service, north) = client().await;
+    if !service.database.is_postgres() {
+        println!("nothing to do: nobody waits in the middle of a write on SQLite");
+        return;
+    }
+    let (ada, eve) = (north.person(json!({ "email": "ada@example.com" })).await, north.person(json!({})).await);
+    let connection = service.database.connect().await;
+    let other = connection.begin().await.expect("a transaction");
+    let give = |id: &Json, email: &str| {
+        format!("UPDATE profile SET email = {email} WHERE id = '{}'", id.as_str().expect("an id"))
+    };
+    other.execute_unprepared(&give(&ada["id"], "NULL")).await.expect("given up");
+    other.execute_unprepared(&give(&eve["id"], "'ada@example.com'")).await.expect("taken over");
+    let update =
+        tokio::spawn(async move { north.update(json!({ "email": "ada@example.com", "city": "London" })).await });
+    while service.database.number(WAITING).await == 0 {}
+    other.commit().await.expect("a commit");
+    assert_eq!(update.await.expect("a call").expect("updated")["id"], eve["id"]);
 }

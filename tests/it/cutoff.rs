@@ -64,8 +64,7 @@ async fn after_cut_calls_a_pool_of_one_serves_the_next_within_a_second() {
     for round in 0..20 {
         cut_calls(north.clone(), Arc::clone(&people), Arc::new(AtomicU32::new(10)), round).await;
         let started = Instant::now();
-        north.patch(&people[0], json!({ "city": format!("City {round}") })).await.expect("the next write");
-        north.get(&people[0]).await.expect("the next read");
+        north.patch(&people[0], json!({ "city": format!("City {round}") })).await.expect("the next call");
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     }
     no_connection_is_left_in_a_transaction(&database, 1).await;

@@ -75,6 +75,20 @@ async fn silent_peers_and_peers_that_do_not_read_do_not_keep_it_from_ending() {
 }
 
 #[tokio::test]
+async fn an_open_reflection_stream_ends_where_the_drain_begins() {
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_client::ServerReflectionClient};
+    let mut service = Service::start();
+    let mut client = ServerReflectionClient::new(service.channel().await);
+    let never = tokio_stream::pending::<ServerReflectionRequest>();
+    let mut answers = client.server_reflection_info(never).await.expect("a stream").into_inner();
+    service.signal("TERM");
+    assert!(answers.message().await.expect("an end without an error").is_none());
+    let (code, log) = service.end().await;
+    assert_eq!(code, Some(0));
+    assert!(log.last().is_some_and(|line| line.contains("\"drained\"")), "{log:?}");
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     let (mut service, north) = started_with(["--max-in-flight", "1"]).await;
     let ada = north.person(json!({})).await;

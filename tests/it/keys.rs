@@ -189,3 +189,32 @@ async fn health_and_reflection_need_no_key() {
 fn lookup(key: &str) -> &str {
     key.split('_').nth(1).expect("a key")
 }
+
+/// The files that define a symbol, by this version of reflection.
+macro_rules! reflected {
+    ($version:ident, $channel:expr, $symbol:expr) => {{
+        use tonic_reflection::pb::$version::{
+            ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+            server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+        };
+        let ask = MessageRequest::FileContainingSymbol($symbol.to_owned());
+        let request = ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
+        let mut client = ServerReflectionClient::new($channel);
+        let answers = client.server_reflection_info(tokio_stream::once(request)).await.expect("a stream");
+        match answers.into_inner().message().await.expect("an answer").expect("an answer").message_response {
+            Some(MessageResponse::FileDescriptorResponse(files)) => files.file_descriptor_proto,
+            _ => panic!("no descriptor"),
+        }
+    }};
+}
+
+#[tokio::test]
+async fn reflection_serves_the_contract_with_its_comments_in_both_versions() {
+    let service = Service::start();
+    let channel = service.channel().await;
+    let symbol = "profiles.v1.ProfileService";
+    let (v1, v1alpha) = (reflected!(v1, channel.clone(), symbol), reflected!(v1alpha, channel, symbol));
+    let file = String::from_utf8_lossy(&v1[0]);
+    assert!(file.contains("Stores a new profile in the caller's organization."));
+    assert_eq!(v1, v1alpha);
+}

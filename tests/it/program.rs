@@ -164,6 +164,26 @@ async fn each_call_leaves_one_line_with_nothing_of_the_person() {
 }
 
 #[tokio::test]
+async fn the_line_of_a_call_has_the_profile_whoever_finds_it_and_none_that_does_not_exist() {
+    let (mut service, north) = client().await;
+    let create =
+        json!({ "requestId": "r", "profile": { "firstName": "Ada", "lastName": "Byron", "email": "ada@example.com" } });
+    let ada = north.call("ProfileService/CreateProfile", create.clone()).await.expect("a new profile");
+    north.call("ProfileService/CreateProfile", create).await.expect("a repeat");
+    north.update(json!({ "email": "ada@example.com", "city": "London" })).await.expect("updated");
+    north
+        .create(json!({ "firstName": "Eve", "lastName": "King", "email": "ada@example.com" }))
+        .await
+        .expect_err("taken");
+    service.signal("TERM");
+    let (_, log) = service.end().await;
+    let lines = log.iter().map(|line| serde_json::from_str::<Json>(line).expect("JSON"));
+    let ids: Vec<_> =
+        lines.filter(|line| line["message"] == "call").map(|line| line["span"]["profile_id"].clone()).collect();
+    assert_eq!(ids, [ada["id"].clone(), ada["id"].clone(), ada["id"].clone(), Json::Null]);
+}
+
+#[tokio::test]
 async fn a_request_id_is_echoed_and_made_where_there_is_none_that_can_be_logged() {
     let (service, _north) = client().await;
     let channel = service.channel().await;

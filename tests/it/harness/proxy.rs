@@ -20,6 +20,8 @@ pub enum Way {
     Frozen,
     /// Connections end, and new ones are refused.
     Closed,
+    /// Nothing passes on the connections there are, ever again; new ones are open.
+    Lost,
 }
 
 /// Passes everything on after a delay, as long as the way is open.
@@ -80,7 +82,8 @@ async fn accept(listener: &TcpListener, target: &str, delay: Duration, way: &wat
 
 /// Passes bytes on until either side ends or the way is closed.
 async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration, mut way: watch::Receiver<Way>) {
-    let mut closed = way.clone();
+    let (mut closed, mut lost) = (way.clone(), way.clone());
+    lost.mark_unchanged();
     let passing = async {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut bytes).await {
@@ -92,6 +95,17 @@ async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duratio
     };
     tokio::select! {
         () = passing => {}
-        _ = closed.wait_for(|way| *way == Way::Closed) => {}
+        () = becomes_closed(&mut closed) => {}
+        () = becomes_lost(&mut lost) => std::future::pending().await,
     }
+}
+
+/// Waits until the way gets lost from now on.
+async fn becomes_lost(way: &mut watch::Receiver<Way>) {
+    while way.changed().await.is_ok() && *way.borrow_and_update() != Way::Lost {}
+}
+
+/// Waits until the way is closed.
+async fn becomes_closed(way: &mut watch::Receiver<Way>) {
+    let _ = way.wait_for(|way| *way == Way::Closed).await;
 }
