@@ -1,29 +1,15 @@
-//! The write: the one way in which anything about a profile changes, in one order, with its history.
+//! The order of every write, within its transaction, with its history.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::{Duration, Instant},
-};
-
-use backon::{ExponentialBuilder, Retryable as _};
 use chrono::{DateTime, Utc};
 use sea_orm::{
     ActiveModelTrait as _, ActiveValue::Set, DatabaseTransaction, IdenStatic as _, IntoActiveModel as _, Iterable as _,
-    TryIntoModel as _, Value,
+    TryIntoModel as _,
 };
 use secrecy::SecretString;
 use serde_json::{Map, Value as Json};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
-use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::{Author, Change, Claim, Edit, Target, Written, etag};
 use crate::{
     entity::{
         profile::{ActiveModel, Column, Model, Role},
@@ -31,89 +17,8 @@ use crate::{
     },
     error::{Error, Result},
     policy::{self, Editable, Rpc},
-    store::{self, Store},
-    telemetry,
+    store, telemetry,
 };
-
-/// How long a write keeps trying when other writes are in its way.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How much longer than its caller waits a write may hold its connection: PostgreSQL has ended whatever it was by then,
-/// unless the connection is dead.
-const GRACE: Duration = Duration::from_millis(3500);
-
-/// Who writes.
-#[derive(Clone, Debug)]
-pub struct Author {
-    pub organization_id: Uuid,
-    pub key_id: String,
-    pub key_name: String,
-    /// The call's place among those in flight: a write holds it until it has ended, even when its caller has gone.
-    #[expect(dead_code, reason = "held, not read")]
-    pub place: Arc<OwnedSemaphorePermit>,
-}
-
-/// A write, as a value.
-#[derive(Clone)]
-pub struct Change {
-    pub rpc: Rpc,
-    pub target: Target,
-    pub edit: Edit,
-    /// The version that must be current.
-    pub etag: Option<String>,
-    pub claim: Option<Claim>,
-    pub validate_only: bool,
-    pub note: Note,
-}
-
-/// What is written.
-#[derive(Clone)]
-pub enum Edit {
-    /// The columns to set, judged and in their stored form.
-    Columns(Vec<(Column, Value)>),
-    /// How a case about the profile stands, which may lock or unlock it.
-    Case(profile_case::Model),
-}
-
-/// What support says for the record.
-#[derive(Clone, Default)]
-pub struct Note {
-    pub reason: Option<String>,
-    pub ticket: Option<String>,
-}
-
-/// What a write leaves.
-pub struct Written {
-    pub profile: Model,
-    /// The case as it is stored, where one was reported.
-    pub case: Option<profile_case::Model>,
-}
-
-impl From<Model> for Written {
-    fn from(profile: Model) -> Self {
-        Self { profile, case: None }
-    }
-}
-
-/// Whose profile is written.
-#[derive(Clone)]
-pub enum Target {
-    /// A profile that is yet to be.
-    New(Uuid),
-    Id(Uuid),
-    /// The profile with this e-mail, and the address as it was sent.
-    Email {
-        email: String,
-        sent: SecretString,
-    },
-}
-
-/// A request id, and what it stands for.
-#[derive(Clone)]
-pub struct Claim {
-    pub request_id: String,
-    pub payload_sha256: Vec<u8>,
-}
 
 /// A column that changes, with its values as the history keeps them.
 struct Difference {
@@ -122,113 +27,8 @@ struct Difference {
     new: Json,
 }
 
-/// Makes writes, each in a task of its own: a caller that goes away cannot drop a transaction in its middle.
-pub struct Writer {
-    store: Store,
-    tasks: TaskTracker,
-    /// One for each write that may be in the database at once; the others wait here, where a caller can still go away.
-    turns: Arc<Semaphore>,
-}
-
-impl Writer {
-    pub fn new(store: Store, tasks: TaskTracker) -> Self {
-        let turns = Arc::new(Semaphore::new(store.writers()));
-        Self { store, tasks, turns }
-    }
-
-    /// Makes the change, or nothing of it, and answers what it leaves.
-    pub async fn write(&self, author: Author, change: Change, now: DateTime<Utc>) -> Result<Written> {
-        let fate = Arc::new(Fate::default());
-        let done = timeout(self.store.patience(), self.unit(author, change, now, Arc::clone(&fate))).await;
-        done.unwrap_or_else(|_late| Err(fate.give_up()))
-    }
-
-    /// Waits for a turn and carries the change out.
-    async fn unit(&self, author: Author, change: Change, now: DateTime<Utc>, fate: Arc<Fate>) -> Result<Written> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
-        let store = self.store.clone();
-        let longest = store.patience() + GRACE;
-        let unit = async move {
-            let _turn = turn;
-            let retries = ExponentialBuilder::default()
-                .with_min_delay(Duration::from_millis(2))
-                .with_max_delay(Duration::from_millis(100))
-                .with_jitter()
-                .without_max_times();
-            let started = Instant::now();
-            (|| attempt(&store, &author, &change, now, &fate))
-                .retry(retries)
-                .when(|error| {
-                    matches!(error, Error::TransactionConflict { retryable: true, .. }) && started.elapsed() < PATIENCE
-                })
-                .await
-        };
-        let done = self.tasks.spawn(timeout(longest, unit).in_current_span()).await;
-        let done = done.map_err(|_panic| Error::Internal("the write panicked".to_owned()))?;
-        done.unwrap_or_else(|_stuck| Err(Error::OutcomeUnknown("the connection is stuck".to_owned())))
-    }
-}
-
-/// What becomes of a write whose database is slow: its caller may give up until it commits, and not after.
-#[derive(Default)]
-struct Fate {
-    state: AtomicU8,
-}
-
-impl Fate {
-    const OPEN: u8 = 0;
-    const COMMITTING: u8 = 1;
-    const GIVEN_UP: u8 = 2;
-
-    /// Whether the write may commit. It may do so again where a commit gave way to other writes.
-    fn commit(&self) -> bool {
-        self.leave_open_for(Self::COMMITTING) == Self::COMMITTING
-    }
-
-    /// What the caller is told: that nothing is written, or that nobody knows.
-    fn give_up(&self) -> Error {
-        if self.leave_open_for(Self::GIVEN_UP) == Self::GIVEN_UP {
-            Error::DatabaseUnavailable("the write was not made in time".to_owned())
-        } else {
-            Error::OutcomeUnknown("the commit was not answered in time".to_owned())
-        }
-    }
-
-    /// The state after an attempt to leave `OPEN` for another.
-    fn leave_open_for(&self, state: u8) -> u8 {
-        match self.state.compare_exchange(Self::OPEN, state, Ordering::SeqCst, Ordering::SeqCst) {
-            Ok(_) => state,
-            Err(decided) => decided,
-        }
-    }
-}
-
-/// One transaction from begin to its end.
-async fn attempt(store: &Store, author: &Author, change: &Change, now: DateTime<Utc>, fate: &Fate) -> Result<Written> {
-    let tx = store.begin().await?;
-    match apply(&tx, author, change, now).await {
-        Ok(written) if change.validate_only => {
-            tx.rollback().await?;
-            Ok(written)
-        }
-        Ok(written) if fate.commit() => {
-            store::commit(tx).await?;
-            Ok(written)
-        }
-        Ok(_) => {
-            tx.rollback().await?;
-            Err(Error::DatabaseUnavailable("the write came too late".to_owned()))
-        }
-        Err(error) => {
-            // Where this fails too, the connection is gone, and the transaction with it: the first error says more.
-            let _ = tx.rollback().await;
-            Err(error)
-        }
-    }
-}
-
-/// The order of every write.
-async fn apply(tx: &DatabaseTransaction, author: &Author, change: &Change, now: DateTime<Utc>) -> Result<Written> {
+/// Makes the change within the transaction, or says why not.
+pub async fn apply(tx: &DatabaseTransaction, author: &Author, change: &Change, now: DateTime<Utc>) -> Result<Written> {
     let claim = change.claim.as_ref().map(|claim| remembered(author, change, claim, now));
     if let Some(claim) = &claim
         && let Some(earlier) = store::request::claim(tx, claim.clone()).await?
@@ -436,9 +236,4 @@ fn remembered(author: &Author, change: &Change, claim: &Claim, now: DateTime<Utc
 fn unstored(before: Option<Model>, after: Model) -> Model {
     let (revision, updated_at) = before.map_or((0, after.updated_at), |before| (before.revision, before.updated_at));
     Model { revision, updated_at, ..after }
-}
-
-/// The version of a profile, in the form of RFC 7232.
-pub fn etag(profile: &Model) -> String {
-    format!("\"{}\"", profile.revision)
 }

@@ -1,0 +1,134 @@
+//! One write from its turn to its end, in a task of its own: a caller that goes away cannot drop a transaction in its
+//! middle.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use backon::{ExponentialBuilder, Retryable as _};
+use chrono::{DateTime, Utc};
+use tokio::{sync::Semaphore, time::timeout};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use super::{Author, Change, Written, apply::apply};
+use crate::{
+    error::{Error, Result},
+    store::{self, Store},
+};
+
+/// How long a write keeps trying when other writes are in its way.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How much longer than its caller waits a write may hold its connection: PostgreSQL has ended whatever it was by then,
+/// unless the connection is dead.
+const GRACE: Duration = Duration::from_millis(3500);
+
+/// Makes writes.
+pub struct Writer {
+    store: Store,
+    tasks: TaskTracker,
+    /// One for each write that may be in the database at once; the others wait here, where a caller can still go away.
+    turns: Arc<Semaphore>,
+}
+
+impl Writer {
+    pub fn new(store: Store, tasks: TaskTracker) -> Self {
+        let turns = Arc::new(Semaphore::new(store.writers()));
+        Self { store, tasks, turns }
+    }
+
+    /// Makes the change, or nothing of it, and answers what it leaves.
+    pub async fn write(&self, author: Author, change: Change, now: DateTime<Utc>) -> Result<Written> {
+        let fate = Arc::new(Fate::default());
+        let done = timeout(self.store.patience(), self.unit(author, change, now, Arc::clone(&fate))).await;
+        done.unwrap_or_else(|_late| Err(fate.give_up()))
+    }
+
+    /// Waits for a turn and carries the change out.
+    async fn unit(&self, author: Author, change: Change, now: DateTime<Utc>, fate: Arc<Fate>) -> Result<Written> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let store = self.store.clone();
+        let longest = store.patience() + GRACE;
+        let unit = async move {
+            let _turn = turn;
+            let retries = ExponentialBuilder::default()
+                .with_min_delay(Duration::from_millis(2))
+                .with_max_delay(Duration::from_millis(100))
+                .with_jitter()
+                .without_max_times();
+            let started = Instant::now();
+            (|| attempt(&store, &author, &change, now, &fate))
+                .retry(retries)
+                .when(|error| {
+                    matches!(error, Error::TransactionConflict { retryable: true, .. }) && started.elapsed() < PATIENCE
+                })
+                .await
+        };
+        let done = self.tasks.spawn(timeout(longest, unit).in_current_span()).await;
+        let done = done.map_err(|_panic| Error::Internal("the write panicked".to_owned()))?;
+        done.unwrap_or_else(|_stuck| Err(Error::OutcomeUnknown("the connection is stuck".to_owned())))
+    }
+}
+
+/// What becomes of a write whose database is slow: its caller may give up until it commits, and not after.
+#[derive(Default)]
+struct Fate {
+    state: AtomicU8,
+}
+
+impl Fate {
+    const OPEN: u8 = 0;
+    const COMMITTING: u8 = 1;
+    const GIVEN_UP: u8 = 2;
+
+    /// Whether the write may commit. It may do so again where a commit gave way to other writes.
+    fn commit(&self) -> bool {
+        self.leave_open_for(Self::COMMITTING) == Self::COMMITTING
+    }
+
+    /// What the caller is told: that nothing is written, or that nobody knows.
+    fn give_up(&self) -> Error {
+        if self.leave_open_for(Self::GIVEN_UP) == Self::GIVEN_UP {
+            Error::DatabaseUnavailable("the write was not made in time".to_owned())
+        } else {
+            Error::OutcomeUnknown("the commit was not answered in time".to_owned())
+        }
+    }
+
+    /// The state after an attempt to leave `OPEN` for another.
+    fn leave_open_for(&self, state: u8) -> u8 {
+        match self.state.compare_exchange(Self::OPEN, state, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => state,
+            Err(decided) => decided,
+        }
+    }
+}
+
+/// One transaction from begin to its end.
+async fn attempt(store: &Store, author: &Author, change: &Change, now: DateTime<Utc>, fate: &Fate) -> Result<Written> {
+    let tx = store.begin().await?;
+    match apply(&tx, author, change, now).await {
+        Ok(written) if change.validate_only => {
+            tx.rollback().await?;
+            Ok(written)
+        }
+        Ok(written) if fate.commit() => {
+            store::commit(tx).await?;
+            Ok(written)
+        }
+        Ok(_) => {
+            tx.rollback().await?;
+            Err(Error::DatabaseUnavailable("the write came too late".to_owned()))
+        }
+        Err(error) => {
+            // Where this fails too, the connection is gone, and the transaction with it: the first error says more.
+            let _ = tx.rollback().await;
+            Err(error)
+        }
+    }
+}
