@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use clap::{Args, ValueEnum as _};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,9 @@ use crate::{
 
 /// The organization and the key of a first start on the embedded database.
 const DEMO: &str = "demo";
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// How to serve.
 #[derive(Debug, Args)]
@@ -49,7 +52,7 @@ pub struct ServeArgs {
 /// Serves until SIGTERM or Ctrl-C, then drains. A second signal ends the program at once.
 pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
-    let listener = TcpListener::bind(args.listen).await;
+    let listener = listen(args.listen);
     let listener = listener.map_err(|error| Failure::failed(format!("cannot listen on {}: {error}", args.listen)))?;
     let address =
         listener.local_addr().map_err(|error| Failure::failed(format!("the port has no address: {error}")))?;
@@ -83,6 +86,14 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         () = signals.twice(&stop) => return Err(Failure::failed("stopped at once by a second signal")),
     }
     Ok(())
+}
+
+/// Listens with a queue that a burst of connections does not overflow.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The first start on the embedded database makes an organization and a key, and shows how to use them.

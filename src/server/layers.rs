@@ -2,7 +2,10 @@
 
 use std::{
     any::Any,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,7 +16,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::StreamExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use http_body_util::BodyExt as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -22,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tracing::{Instrument as _, Span, field::Empty};
 
+use super::listen::Peer;
 use crate::{
     edge,
     error::{Error, Result},
@@ -33,8 +38,15 @@ use crate::{
 /// The longest that a call may take, whatever its caller allows.
 const CEILING: Duration = Duration::from_secs(10);
 
-/// How much earlier than the caller's deadline ours is: tonic has a timer of its own, which answers CANCELLED.
-const MARGIN: Duration = Duration::from_millis(5);
+/// How much earlier than the caller's deadline ours is: tonic has a timer of its own, which starts earlier and answers
+/// CANCELLED.
+const MARGIN: Duration = Duration::from_millis(100);
+
+/// Answers that may wait to be sent, on all connections: each costs some 10 KB.
+const MOST_UNSENT: usize = 2048;
+
+/// Answers that may wait to be sent on one connection in any case: health watches among them.
+const FAIR_UNSENT: usize = 4;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -47,13 +59,20 @@ pub struct Gate {
     pub places: Arc<Semaphore>,
     /// Cancelled when the server is to drain.
     pub stop: CancellationToken,
+    /// Answers that are ready and not yet sent, on all connections.
+    pub unsent: Arc<AtomicUsize>,
 }
 
 /// Serves one call and logs it.
 pub async fn call(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
     if !is_grpc(request.headers()) {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
+    let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
+    let unsent = Arc::clone(&gate.unsent);
     let request_id = request_id(request.headers());
     let access = auth::access(request.uri().path());
     let mut line = LogLine::start(access, &request, &request_id);
@@ -61,7 +80,37 @@ pub async fn call(State(gate): State<Gate>, request: Request, next: Next) -> Res
     let mut response = readable(gate.admit(access, request, next).instrument(span.clone()).await, &span);
     line.code = Some(response.extensions().get().map_or(Code::Ok, Status::code));
     response.headers_mut().insert(REQUEST_ID, request_id);
-    response
+    let answer = Unsent::ready(unsent, peer);
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _until_it_is_sent = &answer;
+            frame
+        }))
+    })
+}
+
+/// An answer that is ready and not yet sent. A peer that lets its answers lie, by a window of 0, is cut off once there
+/// are too many of them.
+struct Unsent {
+    all: Arc<AtomicUsize>,
+    peer: Arc<Peer>,
+}
+
+impl Unsent {
+    fn ready(all: Arc<AtomicUsize>, peer: Arc<Peer>) -> Self {
+        let (everyones, own) = (all.fetch_add(1, Relaxed) + 1, peer.unsent.fetch_add(1, Relaxed) + 1);
+        if everyones > MOST_UNSENT && own > FAIR_UNSENT {
+            peer.cut.cancel();
+        }
+        Self { all, peer }
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Relaxed);
+        self.peer.unsent.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Answers a call whose handler panicked. The panic hook has logged where.
@@ -206,6 +255,7 @@ mod tests {
             keys: Keys::new(store, TaskTracker::new()),
             places: Arc::new(Semaphore::new(1)),
             stop: CancellationToken::new(),
+            unsent: Arc::default(),
         };
         let handler = |body: String| async move { assert!(body != "Ada", "the name is {body}") };
         let mut calls = Router::new()
@@ -237,7 +287,7 @@ mod tests {
     fn our_deadline_comes_before_the_callers_and_the_ceiling() {
         let of =
             |value: &'static str| deadline(&HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static(value))]));
-        assert_eq!(of("1S"), Duration::from_millis(995));
+        assert_eq!(of("1S"), Duration::from_millis(900));
         assert_eq!(of("10m"), Duration::from_millis(9));
         assert_eq!((of("99999999H"), deadline(&HeaderMap::new())), (CEILING, CEILING));
     }

@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -27,8 +27,17 @@ const PREFACE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long accepting pauses after a failure, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts at most `max` connections at once until `stop` is cancelled, and then closes the port.
-pub fn accept(listener: TcpListener, max: usize, stop: CancellationToken) -> ReceiverStream<io::Result<Connection>> {
+/// How long after its age a connection that does not end by itself is cut: one whose peer reads no answers, say.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Accepts at most `max` connections at once until `stop` is cancelled, and then closes the port. A connection older
+/// than `age` is cut if it has not ended by itself soon after.
+pub fn accept(
+    listener: TcpListener,
+    max: usize,
+    age: Duration,
+    stop: CancellationToken,
+) -> ReceiverStream<io::Result<Connection>> {
     let (opened, connections) = mpsc::channel(1);
     let permits = Arc::new(Semaphore::new(max));
     tokio::spawn(stop.run_until_cancelled_owned(async move {
@@ -37,7 +46,7 @@ pub fn accept(listener: TcpListener, max: usize, stop: CancellationToken) -> Rec
                 Ok((stream, _)) => {
                     // A peer too many is closed at once: waiting would look like a service that hangs.
                     if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-                        tokio::spawn(open(stream, permit, opened.clone()));
+                        tokio::spawn(open(stream, permit, age + GRACE, opened.clone()));
                     }
                 }
                 Err(error) => {
@@ -51,27 +60,49 @@ pub fn accept(listener: TcpListener, max: usize, stop: CancellationToken) -> Rec
 }
 
 /// Hands a connection over once its preface has come in time. Any other is closed without a word.
-async fn open(stream: TcpStream, permit: OwnedSemaphorePermit, opened: mpsc::Sender<io::Result<Connection>>) {
-    if let Ok(Ok(connection)) = timeout(PREFACE_DEADLINE, Connection::open(stream, permit)).await {
+async fn open(
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+    longest: Duration,
+    opened: mpsc::Sender<io::Result<Connection>>,
+) {
+    if let Ok(Ok(connection)) = timeout(PREFACE_DEADLINE, Connection::open(stream, permit, longest)).await {
         let _ = opened.send(Ok(connection)).await; // nobody is there to take it during a drain
     }
+}
+
+/// The other end of a connection, as its calls know it.
+#[derive(Default)]
+pub struct Peer {
+    /// Answers that are ready and not yet sent.
+    pub unsent: AtomicUsize,
+    /// Cancelled, it ends the connection at once.
+    pub cut: CancellationToken,
 }
 
 /// A connection whose preface has been read, and is read again by HTTP/2.
 pub struct Connection {
     stream: TcpStream,
+    peer: Arc<Peer>,
+    /// Ready when the connection is to end at once.
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// How much of the preface has been read again.
     reread: usize,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    async fn open(mut stream: TcpStream, permit: OwnedSemaphorePermit) -> io::Result<Self> {
+    async fn open(mut stream: TcpStream, permit: OwnedSemaphorePermit, longest: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let mut preface = [0; PREFACE.len()];
         stream.read_exact(&mut preface).await?;
         if preface == PREFACE {
-            Ok(Self { stream, reread: 0, _permit: permit })
+            let peer = Arc::<Peer>::default();
+            let cut = peer.cut.clone().cancelled_owned();
+            let end = Box::pin(async move {
+                let _ = timeout(longest, cut).await;
+            });
+            Ok(Self { stream, peer, end, reread: 0, _permit: permit })
         } else {
             Err(io::ErrorKind::InvalidData.into())
         }
@@ -79,15 +110,18 @@ impl Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Arc<Peer>;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Arc<Peer> {
+        Arc::clone(&self.peer)
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let rest = &PREFACE[self.reread..];
         if rest.is_empty() {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);

@@ -40,6 +40,9 @@ const WINDOW: u32 = 64 * 1024;
 /// The largest list of headers that is read, in bytes.
 const LARGEST_HEADERS: u32 = 16 * 1024;
 
+/// The largest message of health and reflection, which need no key, in bytes.
+const LARGEST_QUESTION: usize = 1024;
+
 /// How often a silent peer is asked whether it lives, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
@@ -94,17 +97,23 @@ impl Server {
             keys: Keys::new(store.clone(), tasks.clone()),
             places: Arc::new(Semaphore::new(limits.in_flight)),
             stop: stop.clone(),
+            unsent: Arc::default(),
         };
-        let services = Routes::new(health_service)
-            .add_service(reflection().build_v1().expect(DESCRIPTORS_ARE_OURS))
-            .add_service(reflection().build_v1alpha().expect(DESCRIPTORS_ARE_OURS))
+        let services = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
+            .add_service(
+                reflection().build_v1().expect(DESCRIPTORS_ARE_OURS).max_decoding_message_size(LARGEST_QUESTION),
+            )
+            .add_service(
+                reflection().build_v1alpha().expect(DESCRIPTORS_ARE_OURS).max_decoding_message_size(LARGEST_QUESTION),
+            )
             .add_service(ProfileServiceServer::from_arc(Arc::clone(&api)).max_decoding_message_size(LARGEST_MESSAGE))
             .add_service(CaseServiceServer::from_arc(Arc::clone(&api)).max_decoding_message_size(LARGEST_MESSAGE))
             .add_service(SupportServiceServer::from_arc(api).max_decoding_message_size(LARGEST_MESSAGE))
             .into_axum_router()
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(gate, layers::call));
-        let connections = listen::accept(listener, limits.connections, stop.clone());
+        let connections =
+            listen::accept(listener, limits.connections, limits.connection_age.mul_f64(1.1), stop.clone());
         let serving = Transport::builder()
             .max_concurrent_streams(STREAMS)
             .initial_stream_window_size(WINDOW)
