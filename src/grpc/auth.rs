@@ -15,18 +15,20 @@ const API_KEY: &str = "cv-api-key";
 /// What a method requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// No key: balancers and tools have none.
-    Open,
+    /// No key: balancers have none.
+    Health,
+    /// No key: tools ask before they have one.
+    Reflection,
     /// A key with this scope.
     Key(Scope),
 }
 
 /// What each method requires. A method that is not here is refused.
 const METHODS: [(&str, Access); 14] = [
-    ("/grpc.health.v1.Health/Check", Access::Open),
-    ("/grpc.health.v1.Health/Watch", Access::Open),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Open),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Open),
+    ("/grpc.health.v1.Health/Check", Access::Health),
+    ("/grpc.health.v1.Health/Watch", Access::Health),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Reflection),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Reflection),
     ("/profiles.v1.ProfileService/CreateProfile", Access::Key(Scope::ProfilesWrite)),
     ("/profiles.v1.ProfileService/GetProfile", Access::Key(Scope::ProfilesRead)),
     ("/profiles.v1.ProfileService/ReplaceProfile", Access::Key(Scope::ProfilesWrite)),

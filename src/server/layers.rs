@@ -125,8 +125,9 @@ impl Gate {
         let answered = async {
             match access {
                 None => Ok(Status::unimplemented("There is no such method.").into_http()),
-                // Reflection answers as long as it is asked: its stream ends where the drain begins.
-                Some(Access::Open) => Ok(next.run(request.map(|body| self.until_stop(body))).await),
+                Some(Access::Health) => Ok(next.run(request).await),
+                // It answers as long as it is asked: its stream ends where the drain begins.
+                Some(Access::Reflection) => Ok(next.run(request.map(|body| self.until_stop(body))).await),
                 Some(Access::Key(scope)) => {
                     let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::Overloaded)?;
                     Ok(next.run(self.authenticate(request, scope, place).await?).await)
@@ -218,7 +219,7 @@ impl LogLine {
         let method = if access.is_some() { request.uri().path() } else { "unknown" };
         let request_id = request_id.to_str().unwrap_or_default();
         let span = tracing::info_span!("call", method, request_id, key_id = Empty, profile_id = Empty, reason = Empty);
-        Self { span, started: Instant::now(), quiet: access == Some(Access::Open), code: None }
+        Self { span, started: Instant::now(), quiet: matches!(access, Some(Access::Health | Access::Reflection)), code: None }
     }
 }
 
