@@ -219,7 +219,12 @@ impl LogLine {
         let method = if access.is_some() { request.uri().path() } else { "unknown" };
         let request_id = request_id.to_str().unwrap_or_default();
         let span = tracing::info_span!("call", method, request_id, key_id = Empty, profile_id = Empty, reason = Empty);
-        Self { span, started: Instant::now(), quiet: matches!(access, Some(Access::Health | Access::Reflection)), code: None }
+        Self {
+            span,
+            started: Instant::now(),
+            quiet: matches!(access, Some(Access::Health | Access::Reflection)),
+            code: None,
+        }
     }
 }
 
