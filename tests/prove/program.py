@@ -16,17 +16,19 @@ START_SECONDS = 20
 
 
 class Program:
-    """A server on a new SQLite database, with an organization and a key."""
+    """A server with an organization and a key, on a new SQLite database unless it is given another, empty one."""
 
-    def __init__(self, path: Path, *flags: str) -> None:
+    def __init__(self, path: Path, *flags: str, database: str | None = None) -> None:
         self.path = path
         self.flags = flags
+        self.database = database
 
     async def __aenter__(self) -> Program:
         self._files = tempfile.TemporaryDirectory(prefix="prove.")
         self.log_file = Path(self._files.name, "log")
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("PROFILE_")}
-        self._environment["PROFILE_DATABASE_URL"] = f"sqlite://{self._files.name}/profiles.db?mode=rwc"
+        database = self.database or f"sqlite://{self._files.name}/profiles.db?mode=rwc"
+        self._environment["PROFILE_DATABASE_URL"] = database
         try:
             self._command("organization", "create", "north")
             scopes = ["--scope", "profiles.read", "--scope", "profiles.write"]
