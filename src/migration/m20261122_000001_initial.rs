@@ -12,7 +12,7 @@ impl MigrationTrait for Migration {
             manager.create_table(table).await?;
         }
         for index in [
-            // The names tell a taken e-mail from a taken phone number: see store/mod.rs.
+            // The names tell a taken e-mail from a taken phone number: see store/failure.rs.
             unique("profile_email_key", "profile", "email"),
             unique("profile_phone_number_key", "profile", "phone_number"),
             unique("organization_name_key", "organization", "name"),
