@@ -59,3 +59,29 @@ fn by_code(code: &str, cause: String) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_of_the_contract_has_its_meaning() {
+        let meaning = |code: &str| match by_code(code, String::new()) {
+            Error::TransactionConflict { retryable: true, .. } => "tried again",
+            Error::TransactionConflict { retryable: false, .. } => "aborted",
+            Error::DatabaseUnavailable(_) => "away",
+            _ => "ours",
+        };
+        for (codes, expected) in [
+            (&["40001", "40P01", "5", "6", "261", "517"][..], "tried again"),
+            (&["55P03"], "aborted"),
+            (&["08000", "08006", "57P01", "57P02", "57P03", "57014", "53300", "25006", "25P03", "25P04"], "away"),
+            (&["8", "10", "13", "14", "778"], "away"),
+            (&["", "1", "19", "22P02", "23502", "42P01", "57000", "XX000"], "ours"),
+        ] {
+            for code in codes {
+                assert_eq!(meaning(code), expected, "{code}");
+            }
+        }
+    }
+}

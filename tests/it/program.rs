@@ -2,10 +2,11 @@
 
 use std::{
     net::TcpListener,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::Arc,
 };
 
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use serde_json::{Value as Json, json};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
@@ -125,6 +126,30 @@ async fn several_programs_may_start_at_once_on_one_database() {
     for service in &services {
         assert_eq!(service.client(&key).await.get(&person).await, Ok(person.clone()));
     }
+}
+
+#[tokio::test]
+async fn a_signal_is_heard_while_another_program_brings_the_schema_up_to_date() {
+    let database = Database::create();
+    if !database.is_postgres() {
+        println!("nothing to do: SQLite waits for 2 s at the most");
+        return;
+    }
+    let connection = database.connect().await;
+    let other = connection.begin().await.expect("a transaction");
+    other.execute_unprepared("SELECT pg_advisory_xact_lock(x'70726f66696c6573'::bigint)").await.expect("the lock");
+    let mut starting = program(["serve", "--listen", "127.0.0.1:0"]);
+    starting.env("PROFILE_DATABASE_URL", database.url()).stderr(Stdio::piped());
+    let starting = starting.spawn().expect("a program");
+    let waiting = "SELECT COUNT(*) AS number FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while database.number(waiting).await == 0 {}
+    let kill = format!("kill -TERM {}", starting.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+    let output = starting.wait_with_output().expect("an end");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("stopped by a signal before it served"));
+    other.rollback().await.expect("a rollback");
 }
 
 #[tokio::test]
