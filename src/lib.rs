@@ -4,8 +4,10 @@
 
 pub mod cli;
 mod server;
+pub use server::{Drained, Limits, Server};
 
 mod grpc;
+pub use grpc::pb;
 
 mod read;
 mod write;
@@ -16,9 +18,11 @@ mod value;
 
 mod error;
 mod store;
+pub use store::{DatabaseUrl, Store};
 
 mod entity;
 mod migration;
 
 mod edge;
 mod telemetry;
+pub use telemetry::start as start_logging;

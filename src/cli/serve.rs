@@ -22,6 +22,9 @@ const DEMO: &str = "demo";
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
+/// Profiles that one query reads at the most.
+const READ_BATCH: usize = 128;
+
 /// How to serve.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -71,6 +74,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let limits = Limits {
         in_flight: args.max_in_flight.into(),
+        read_batch: READ_BATCH,
         connections: args.max_connections.into(),
         connection_age: *args.max_connection_age,
         drain: *args.drain_timeout,

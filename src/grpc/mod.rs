@@ -15,6 +15,7 @@ use tonic::Request;
 use crate::{
     edge,
     error::Result,
+    read::Profiles,
     store::Store,
     write::{Author, Change, Writer, Written},
 };
@@ -32,12 +33,13 @@ pub mod pb {
 /// The handlers of all services.
 pub struct Api {
     store: Store,
+    profiles: Profiles,
     writer: Writer,
 }
 
 impl Api {
-    pub const fn new(store: Store, writer: Writer) -> Self {
-        Self { store, writer }
+    pub const fn new(store: Store, profiles: Profiles, writer: Writer) -> Self {
+        Self { store, profiles, writer }
     }
 
     /// The way of every write: who, what, and the one function that does it.

@@ -24,7 +24,7 @@ impl ProfileService for Api {
         let id = input.id("id", &request.into_inner().id);
         let id = input.finish(id)?;
         telemetry::note_profile(id);
-        Ok(Response::new(read::profile(&self.store, author.organization_id, id).await?.into()))
+        Ok(Response::new(read::profile(&self.profiles, author.organization_id, id).await?.into()))
     }
 
     async fn replace_profile(&self, request: Request<pb::ReplaceProfileRequest>) -> Answer {

@@ -54,7 +54,7 @@ impl SupportService for Api {
         let author = auth::author(&request)?;
         let Page { id, below, size } = Page::parse(request.into_inner())?;
         telemetry::note_profile(id);
-        let mut rows = read::changes(&self.store, author.organization_id, id, below, size + 1).await?;
+        let mut rows = read::changes(&self.store, &self.profiles, author.organization_id, id, below, size + 1).await?;
         let more = rows.len() as u64 > size;
         rows.truncate(rows.len() - usize::from(more));
         let next = rows.last().filter(|_| more).map(|row| page_token(id, row.revision));

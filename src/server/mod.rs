@@ -19,11 +19,14 @@ use crate::{
     grpc::{
         Api,
         pb::{
-            self, case_service_server::CaseServiceServer, profile_service_server::ProfileServiceServer,
+            self,
+            case_service_server::CaseServiceServer,
+            profile_service_server::{ProfileService, ProfileServiceServer},
             support_service_server::SupportServiceServer,
         },
     },
     keys::Keys,
+    read::Profiles,
     store::Store,
     write::Writer,
 };
@@ -54,6 +57,8 @@ const DESCRIPTORS_ARE_OURS: &str = "build.rs has written the descriptors";
 pub struct Limits {
     /// Calls in flight.
     pub in_flight: usize,
+    /// Profiles that one query reads.
+    pub read_batch: usize,
     /// Connections.
     pub connections: usize,
     /// The age at which a connection is ended once its calls are, so that balancers spread the load anew; a tenth more
@@ -85,14 +90,42 @@ impl Server {
     }
 
     /// Serves until `stop` is cancelled, then drains: no new connection, NOT_SERVING, every call in flight answered.
+    ///
+    /// # Errors
+    ///
+    /// Fails where connections can no longer be served.
     pub async fn run(self, stop: CancellationToken) -> Result<Drained, tonic::transport::Error> {
+        self.serve(|api| api, stop).await
+    }
+
+    /// As [`Server::run`], with other handlers of `ProfileService`: a benchmark measures what is around them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::run`].
+    pub async fn run_with(
+        self,
+        handlers: impl ProfileService,
+        stop: CancellationToken,
+    ) -> Result<Drained, tonic::transport::Error> {
+        self.serve(|_| Arc::new(handlers), stop).await
+    }
+
+    async fn serve<P: ProfileService>(
+        self,
+        handlers: impl FnOnce(Arc<Api>) -> Arc<P>,
+        stop: CancellationToken,
+    ) -> Result<Drained, tonic::transport::Error> {
         let Self { listener, store, limits } = self;
         let tasks = TaskTracker::new();
         let (reporter, health_service) = tonic_health::server::health_reporter();
         Health::not_serving(reporter).await.watch(store.clone(), &tasks, stop.clone());
         sweep::start(store.clone(), &tasks, stop.clone());
 
-        let api = Arc::new(Api::new(store.clone(), Writer::new(store.clone(), tasks.clone())));
+        let profiles = Profiles::new(store.clone(), limits.read_batch);
+        let writer = Writer::new(store.clone(), tasks.clone());
+        let api = Arc::new(Api::new(store.clone(), profiles, writer));
+        let profile_service = ProfileServiceServer::from_arc(handlers(Arc::clone(&api)));
         let gate = Gate {
             keys: Keys::new(store.clone(), tasks.clone()),
             places: Arc::new(Semaphore::new(limits.in_flight)),
@@ -106,7 +139,7 @@ impl Server {
             .add_service(
                 reflection().build_v1alpha().expect(DESCRIPTORS_ARE_OURS).max_decoding_message_size(LARGEST_QUESTION),
             )
-            .add_service(ProfileServiceServer::from_arc(Arc::clone(&api)).max_decoding_message_size(LARGEST_MESSAGE))
+            .add_service(profile_service.max_decoding_message_size(LARGEST_MESSAGE))
             .add_service(CaseServiceServer::from_arc(Arc::clone(&api)).max_decoding_message_size(LARGEST_MESSAGE))
             .add_service(SupportServiceServer::from_arc(api).max_decoding_message_size(LARGEST_MESSAGE))
             .into_axum_router()

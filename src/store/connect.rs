@@ -50,6 +50,10 @@ pub struct DatabaseUrl {
 
 impl DatabaseUrl {
     /// Reads the URL of a SQLite file or of a PostgreSQL database.
+    ///
+    /// # Errors
+    ///
+    /// Says what a URL must look like where it is neither.
     pub fn parse(url: &SecretString) -> Result<Self, &'static str> {
         let text = url.expose_secret();
         let place = if text.starts_with("sqlite:") {
@@ -73,7 +77,7 @@ impl DatabaseUrl {
     }
 
     /// Whether the database is a file of this machine.
-    pub fn is_file(&self) -> bool {
+    pub(crate) fn is_file(&self) -> bool {
         self.place.starts_with("sqlite:")
     }
 }
@@ -86,6 +90,10 @@ impl fmt::Display for DatabaseUrl {
 
 impl Store {
     /// Opens the database with at most `connections` to PostgreSQL; SQLite has one writer and readers apart.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the database cannot be reached or refuses.
     pub async fn connect(url: &DatabaseUrl, connections: u32) -> Result<Self> {
         let file = url.is_file();
         let url = url.url.expose_secret();

@@ -12,7 +12,7 @@ pub mod request;
 use std::time::Duration;
 
 use sea_orm::{
-    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
+    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
     TransactionOptions, TransactionTrait as _,
 };
 use sea_orm_migration::MigratorTrait as _;
@@ -42,27 +42,27 @@ pub struct Store {
 
 impl Store {
     /// How many writes may be in the database at once.
-    pub const fn writers(&self) -> usize {
+    pub(crate) const fn writers(&self) -> usize {
         self.writers
     }
 
     /// How long a write may take, its turn included.
-    pub const fn patience(&self) -> Duration {
+    pub(crate) const fn patience(&self) -> Duration {
         self.patience
     }
 
     /// The door to read.
-    pub const fn reader(&self) -> &DatabaseConnection {
+    pub(crate) const fn reader(&self) -> &DatabaseConnection {
         &self.reader
     }
 
     /// The door to write a single statement.
-    pub const fn writer(&self) -> &DatabaseConnection {
+    pub(crate) const fn writer(&self) -> &DatabaseConnection {
         &self.writer
     }
 
     /// The door to write in a transaction.
-    pub async fn begin(&self) -> Result<DatabaseTransaction> {
+    pub(crate) async fn begin(&self) -> Result<DatabaseTransaction> {
         let immediate = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()
@@ -71,7 +71,7 @@ impl Store {
     }
 
     /// Brings the schema up to date; several programs may do so at once.
-    pub async fn migrate(&self) -> Result<()> {
+    pub(crate) async fn migrate(&self) -> Result<()> {
         let tx = self.begin().await?;
         if tx.get_database_backend() == DbBackend::Postgres {
             tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
@@ -83,13 +83,13 @@ impl Store {
     }
 
     /// Whether the database answers.
-    pub async fn ping(&self) -> Result<()> {
+    pub(crate) async fn ping(&self) -> Result<()> {
         self.reader.execute_unprepared("SELECT 1").await?;
         Ok(())
     }
 
     /// Closes the connections, so that SQLite folds its log into the file.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         for door in [self.reader, self.writer] {
             if let Err(error) = door.close().await {
                 tracing::warn!(%error, "closing the database failed");
@@ -106,8 +106,24 @@ pub async fn in_time<T>(query: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// Commits. Where the answer is lost, nobody knows whether the database has committed.
 pub async fn commit(tx: DatabaseTransaction) -> Result<()> {
-    tx.commit().await.map_err(|error| match Error::from(error) {
+    tx.commit().await.map_err(uncommitted)
+}
+
+/// Commits, and begins the next transaction in the same statement where the database has one for that. SQLite has none,
+/// and a COMMIT whose BEGIN fails would look like a failure.
+pub async fn commit_and_begin(tx: DatabaseTransaction) -> Result<Option<DatabaseTransaction>> {
+    match tx.get_database_backend() {
+        DbBackend::Postgres => {
+            tx.execute_unprepared("COMMIT AND CHAIN").await.map_err(uncommitted)?;
+            Ok(Some(tx))
+        }
+        _ => commit(tx).await.map(|()| None),
+    }
+}
+
+fn uncommitted(error: DbErr) -> Error {
+    match Error::from(error) {
         Error::DatabaseUnavailable(cause) => Error::OutcomeUnknown(cause),
         other => other,
-    })
+    }
 }

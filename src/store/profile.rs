@@ -1,19 +1,29 @@
 //! Profiles.
 
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _,
-    Select,
+    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait as _, QueryFilter as _,
+    QuerySelect as _, Select,
 };
 use uuid::Uuid;
 
 use crate::{
-    entity::profile::{Column, Entity, Model},
+    entity::profile::{ActiveModel, Column, Entity, Model},
     error::Result,
 };
 
 /// The profile, if the organization has it.
 pub async fn find(db: &impl ConnectionTrait, organization: Uuid, id: Uuid) -> Result<Option<Model>> {
     Ok(of(organization).filter(Column::Id.eq(id)).one(db).await?)
+}
+
+/// The profiles with these ids, of whatever organizations: who asks for many compares the organization of each.
+pub async fn find_many(db: &impl ConnectionTrait, ids: Vec<Uuid>) -> Result<Vec<Model>> {
+    let these = match db.get_database_backend() {
+        // One parameter, so that one prepared statement serves every number of ids.
+        DbBackend::Postgres => Column::Id.eq_any(ids),
+        _ => Column::Id.is_in(ids),
+    };
+    Ok(Entity::find().filter(these).all(db).await?)
 }
 
 /// The organization's profile with this e-mail.
@@ -34,6 +44,18 @@ pub async fn lock(tx: &DatabaseTransaction, organization: Uuid, id: Uuid) -> Res
 /// The profile with this e-mail, locked until the transaction ends: a foreign row is never locked.
 pub async fn lock_by_email(tx: &DatabaseTransaction, organization: Uuid, email: &str) -> Result<Option<Model>> {
     Ok(of(organization).filter(Column::Email.eq(email)).lock_exclusive().one(tx).await?)
+}
+
+/// Stores a new profile.
+pub async fn insert(tx: &DatabaseTransaction, row: ActiveModel) -> Result<()> {
+    Entity::insert(row).exec_without_returning(tx).await?;
+    Ok(())
+}
+
+/// Stores what has changed of a profile.
+pub async fn update(tx: &DatabaseTransaction, row: ActiveModel) -> Result<()> {
+    Entity::update(row).exec_without_returning(tx).await?;
+    Ok(())
 }
 
 /// The organization that has a profile with this e-mail.

@@ -51,9 +51,13 @@ pub async fn apply(tx: &DatabaseTransaction, author: &Author, change: &Change, n
         return Ok(Written { profile: after, case });
     }
     let lock_overridden = before.as_ref().is_some_and(|profile| profile.locked) && overrides(change.rpc, &differences)?;
-    row.revision = Set(after.revision + 1);
-    row.updated_at = Set(now.max(after.updated_at));
-    let saved = if before.is_some() { row.update(tx).await? } else { row.insert(tx).await? };
+    let saved = Model { revision: after.revision + 1, updated_at: now.max(after.updated_at), ..after };
+    row.revision = Set(saved.revision);
+    row.updated_at = Set(saved.updated_at);
+    match before {
+        None => store::profile::insert(tx, row).await?,
+        Some(_) => store::profile::update(tx, row).await?,
+    }
     store::history::record(tx, history(author, change, &saved, &differences, lock_overridden)).await?;
     if change.validate_only {
         return Ok(Written { profile: unstored(before, saved), case });

@@ -1,8 +1,10 @@
 //! The write: the one way in which anything about a profile changes.
 //!
-//! A writing RPC is a value, [`Change`]. `unit` carries it out in a task of its own; `apply` is the order of its steps.
+//! A writing RPC is a value, [`Change`]. `unit` carries it out in a task of its own, when `turns` lets it; `apply` is the
+//! order of its steps.
 
 mod apply;
+mod turns;
 mod unit;
 
 use std::sync::Arc;

@@ -9,13 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backon::{ExponentialBuilder, Retryable as _};
+use backon::{ExponentialBuilder, RetryableWithContext as _};
 use chrono::{DateTime, Utc};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use super::{Author, Change, Written, apply::apply};
+use super::{
+    Author, Change, Written,
+    apply::apply,
+    turns::{Turn, Turns},
+};
 use crate::{
     error::{Error, Result},
     store::{self, Store},
@@ -33,12 +37,12 @@ pub struct Writer {
     store: Store,
     tasks: TaskTracker,
     /// One for each write that may be in the database at once; the others wait here, where a caller can still go away.
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
 }
 
 impl Writer {
     pub fn new(store: Store, tasks: TaskTracker) -> Self {
-        let turns = Arc::new(Semaphore::new(store.writers()));
+        let turns = Turns::new(store.writers());
         Self { store, tasks, turns }
     }
 
@@ -51,23 +55,27 @@ impl Writer {
 
     /// Waits for a turn and carries the change out.
     async fn unit(&self, author: Author, change: Change, now: DateTime<Utc>, fate: Arc<Fate>) -> Result<Written> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = self.turns.take().await;
         let store = self.store.clone();
         let longest = store.patience() + GRACE;
         let unit = async move {
-            let _turn = turn;
             let retries = ExponentialBuilder::default()
                 .with_min_delay(Duration::from_millis(2))
                 .with_max_delay(Duration::from_millis(100))
                 .with_jitter()
                 .without_max_times();
             let started = Instant::now();
-            (|| attempt(&store, &author, &change, now, &fate))
-                .retry(retries)
-                .when(|error| {
-                    matches!(error, Error::TransactionConflict { retryable: true, .. }) && started.elapsed() < PATIENCE
-                })
-                .await
+            let (_turn, done) = (|mut turn| async {
+                let done = attempt(&store, &mut turn, &author, &change, now, &fate).await;
+                (turn, done)
+            })
+            .retry(retries)
+            .context(turn)
+            .when(|error| {
+                matches!(error, Error::TransactionConflict { retryable: true, .. }) && started.elapsed() < PATIENCE
+            })
+            .await;
+            done
         };
         let done = self.tasks.spawn(timeout(longest, unit).in_current_span()).await;
         let done = done.map_err(|_panic| Error::Internal("the write panicked".to_owned()))?;
@@ -110,15 +118,29 @@ impl Fate {
 }
 
 /// One transaction from begin to its end.
-async fn attempt(store: &Store, author: &Author, change: &Change, now: DateTime<Utc>, fate: &Fate) -> Result<Written> {
-    let tx = store.begin().await?;
+async fn attempt(
+    store: &Store,
+    turn: &mut Turn,
+    author: &Author,
+    change: &Change,
+    now: DateTime<Utc>,
+    fate: &Fate,
+) -> Result<Written> {
+    let tx = match turn.begun.take() {
+        Some(begun) => begun,
+        None => store.begin().await?,
+    };
     match apply(&tx, author, change, now).await {
         Ok(written) if change.validate_only => {
             tx.rollback().await?;
             Ok(written)
         }
         Ok(written) if fate.commit() => {
-            store::commit(tx).await?;
+            if turn.is_wanted() {
+                turn.begun = store::commit_and_begin(tx).await?;
+            } else {
+                store::commit(tx).await?;
+            }
             Ok(written)
         }
         Ok(_) => {

@@ -20,6 +20,7 @@ mod patch;
 mod policy;
 mod program;
 mod race;
+mod reads;
 mod repeat;
 mod replace;
 mod replicas;

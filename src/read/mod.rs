@@ -1,6 +1,10 @@
 //! Reads.
 
+mod profiles;
+
 use uuid::Uuid;
+
+pub use self::profiles::Profiles;
 
 use crate::{
     entity::{profile, profile_change},
@@ -9,9 +13,8 @@ use crate::{
 };
 
 /// The organization's profile.
-pub async fn profile(store: &Store, organization: Uuid, id: Uuid) -> Result<profile::Model> {
-    let found = store::in_time(store::profile::find(store.reader(), organization, id)).await?;
-    found.ok_or(Error::ProfileNotFound(Some(id)))
+pub async fn profile(profiles: &Profiles, organization: Uuid, id: Uuid) -> Result<profile::Model> {
+    profiles.find(organization, id).await?.ok_or(Error::ProfileNotFound(Some(id)))
 }
 
 /// What a caller tells support.
@@ -36,11 +39,12 @@ pub async fn profile_by(store: &Store, organization: Uuid, contact: &Contact) ->
 /// At most `limit` changes of the organization's profile below a revision, the newest first.
 pub async fn changes(
     store: &Store,
+    profiles: &Profiles,
     organization: Uuid,
     id: Uuid,
     below: i64,
     limit: u64,
 ) -> Result<Vec<profile_change::Model>> {
-    profile(store, organization, id).await?;
+    profile(profiles, organization, id).await?;
     store::in_time(store::history::list(store.reader(), organization, id, below, limit)).await
 }

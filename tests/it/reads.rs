@@ -1,0 +1,102 @@
+//! Reads that one query answers.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value as Json, json};
+use tokio::{task::JoinSet, time::timeout};
+use tonic::Code;
+
+use crate::harness::{Client, STOP, client, progress};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_200_reads_at_once_each_has_its_own_answer() {
+    let (service, north) = client().await;
+    let south = service.organization("south").await;
+    let mut people = Vec::new();
+    for number in 0..20 {
+        people.push(north.person(json!({ "city": format!("City {number}") })).await);
+    }
+    let foreign = south.person(json!({})).await;
+    let nobody = json!({ "id": "0190f8a4-0000-7000-8000-000000000000" });
+    let mut readers = JoinSet::new();
+    for number in 0..200 {
+        let (north, south) = (north.clone(), south.clone());
+        let (ada, foreign, nobody) = (people[number % 20].clone(), foreign.clone(), nobody.clone());
+        readers.spawn(async move {
+            match number % 5 {
+                0 => assert_eq!(refusal(&north, &foreign).await, (Code::NotFound, "PROFILE_NOT_FOUND".to_owned())),
+                1 => assert_eq!(refusal(&north, &nobody).await, (Code::NotFound, "PROFILE_NOT_FOUND".to_owned())),
+                2 => assert_eq!(
+                    refusal(&north, &json!({ "id": "no id" })).await,
+                    (Code::InvalidArgument, "INVALID_FIELDS".to_owned())
+                ),
+                3 => assert_eq!(south.get(&foreign).await, Ok(foreign)),
+                _ => assert_eq!(north.get(&ada).await, Ok(ada)),
+            }
+        });
+    }
+    readers.join_all().await;
+}
+
+async fn refusal(client: &Client, profile: &Json) -> (Code, String) {
+    let refused = client.get(profile).await.expect_err("a refusal");
+    (refused.code, refused.reason)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_go_away_disturb_no_other() {
+    let (service, north) = client().await;
+    let hasty = service.client(&service.key("north", &["profiles.read"])).await; // with a connection of their own
+    let ada = north.person(json!({})).await;
+    let mut readers = JoinSet::new();
+    for number in 0..500 {
+        let (north, hasty, ada) = (north.clone(), hasty.clone(), ada.clone());
+        readers.spawn(async move {
+            if number % 2 == 0 {
+                let _ = timeout(Duration::from_micros(number * 20), hasty.get(&ada)).await;
+            } else {
+                assert_eq!(north.get(&ada).await, Ok(ada));
+            }
+        });
+    }
+    readers.join_all().await;
+}
+
+/// A read that begins after a write was acknowledged, or after another read has seen it, sees it too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_read_is_older_than_what_was_known_when_it_began() {
+    let (_service, north) = client().await;
+    let ada = Arc::new(north.person(json!({ "postalCode": "0" })).await);
+    let (known, reads) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut readers = JoinSet::new();
+    for _ in 0..32 {
+        let (north, ada) = (north.clone(), Arc::clone(&ada));
+        let (known, reads) = (Arc::clone(&known), Arc::clone(&reads));
+        readers.spawn(async move {
+            while reads.load(Ordering::SeqCst) < STOP {
+                let before = known.load(Ordering::SeqCst);
+                let seen = number(&north.get(&ada).await.expect("the profile"));
+                assert!(seen >= before, "read {seen} after {before} was known");
+                known.fetch_max(seen, Ordering::SeqCst);
+                reads.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    for count in 1..=100 {
+        let written = north.patch(&ada, json!({ "postalCode": count.to_string() })).await.expect("a write");
+        known.fetch_max(number(&written), Ordering::SeqCst);
+        progress(&reads, 10).await;
+    }
+    reads.fetch_add(STOP, Ordering::SeqCst);
+    readers.join_all().await;
+}
+
+fn number(profile: &Json) -> u64 {
+    profile["postalCode"].as_str().expect("a number").parse().expect("a number")
+}
