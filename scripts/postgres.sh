@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# A PostgreSQL of one's own, for a script to source: start_postgres sets TEST_DATABASE_URL, and stops it at the end.
+# A PostgreSQL of one's own, for a script to source: start_postgres [SETTING...] sets TEST_DATABASE_URL, and stops it at
+# the end.
 
 # The newest PostgreSQL's programs, which Debian keeps off the PATH; nothing where there is none.
 postgres_bin() {
@@ -21,7 +22,7 @@ start_postgres() {
     as_postgres "$bin/initdb" -D "$data/db" -U postgres -E UTF8 --locale=C.UTF-8 --auth=trust --no-sync >/dev/null
     # In the file, where a restart finds them too.
     printf '%s\n' "port = $port" "listen_addresses = '127.0.0.1'" "unix_socket_directories = '$data'" 'fsync = off' \
-        'max_connections = 300' | as_postgres tee -a "$data/db/postgresql.conf" >/dev/null
+        'max_connections = 300' "$@" | as_postgres tee -a "$data/db/postgresql.conf" >/dev/null
     as_postgres "$bin/pg_ctl" -w -s -D "$data/db" -l "$data/log" start || { cat "$data/log"; exit 1; }
     TEST_DATABASE_URL=postgres://postgres@127.0.0.1:$port/postgres
 }

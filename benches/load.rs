@@ -1,0 +1,264 @@
+//! The load: closed loops, which find the greatest rate, or calls by the clock, which find the latency at a rate.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::{Args, ValueEnum};
+use hdrhistogram::Histogram;
+use profile_service::pb;
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::wire::Connection;
+
+/// The longest latency that is told apart from longer ones, in microseconds.
+const LONGEST_US: u64 = 60_000_000;
+
+/// Calls at once on one connection that the server takes.
+const STREAMS: usize = 100;
+
+#[derive(Args)]
+pub struct LoadArgs {
+    /// The server.
+    #[arg(long)]
+    target: SocketAddr,
+    /// A file with a key in each line: the one of line K belongs to organization K.
+    #[arg(long)]
+    keys: PathBuf,
+    /// A file with the profiles' ids, 16 bytes each: profile N belongs to organization N modulo the number of keys, and
+    /// has the e-mail address `personN@example.com`.
+    #[arg(long)]
+    ids: PathBuf,
+    /// What is called.
+    #[arg(long)]
+    call: Call,
+    /// How long, in seconds.
+    #[arg(long)]
+    seconds: f64,
+    /// Connections.
+    #[arg(long, default_value_t = 4)]
+    connections: u16,
+    /// Calls in flight on all connections.
+    #[arg(long, default_value_t = 64)]
+    in_flight: u16,
+    /// Calls a second by the clock, each measured from the moment at which it was due (an open loop); as many as the
+    /// server answers otherwise (a closed loop).
+    #[arg(long)]
+    rate: Option<f64>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Call {
+    Get,
+    Create,
+    Patch,
+    Update,
+    /// Nine GetProfile to one PatchProfile.
+    Mixed,
+}
+
+/// What the calls are about.
+struct People {
+    keys: Vec<String>,
+    ids: Vec<Uuid>,
+}
+
+impl People {
+    fn read(keys: &Path, ids: &Path) -> io::Result<Self> {
+        let keys = fs::read_to_string(keys)?.lines().map(str::to_owned).collect();
+        let ids = fs::read(ids)?;
+        Ok(Self { keys, ids: ids.as_chunks().0.iter().copied().map(Uuid::from_bytes).collect() })
+    }
+}
+
+/// Makes calls, each about another person.
+struct Caller<'a> {
+    call: Call,
+    people: &'a People,
+    random: SmallRng,
+}
+
+impl Caller<'_> {
+    fn send(&mut self, connection: &Connection, due: Instant) {
+        let call = match self.call {
+            Call::Mixed if self.random.random_ratio(9, 10) => Call::Get,
+            Call::Mixed => Call::Patch,
+            call => call,
+        };
+        let person = self.random.random_range(0..self.people.ids.len());
+        let key = &self.people.keys[person % self.people.keys.len()];
+        let id = self.people.ids[person].to_string();
+        let number: u64 = self.random.random();
+        match call {
+            Call::Get | Call::Mixed => {
+                connection.call("/profiles.v1.ProfileService/GetProfile", key, &pb::GetProfileRequest { id }, due);
+            }
+            Call::Create => {
+                // Nobody has them yet.
+                let (email, phone) =
+                    (format!("new{number}@example.com"), format!("+9{:014}", number % 100_000_000_000_000));
+                let profile = Some(somebody(&email, &phone));
+                let request = pb::CreateProfileRequest { profile, ..Default::default() };
+                connection.call("/profiles.v1.ProfileService/CreateProfile", key, &request, due);
+            }
+            Call::Patch => {
+                let city = Some(format!("City {:08}", number % 100_000_000));
+                let profile = Some(pb::Profile { id, city, ..Default::default() });
+                let request = pb::PatchProfileRequest { profile, ..Default::default() };
+                connection.call("/profiles.v1.ProfileService/PatchProfile", key, &request, due);
+            }
+            Call::Update => {
+                let email = Some(format!("person{person}@example.com"));
+                let address = Some(format!("{} Analytical Avenue", number % 100_000_000));
+                let data = Some(pb::Profile { email, address, ..Default::default() });
+                let request = pb::UpdateProfileRequest { data, ..Default::default() };
+                connection.call("/profiles.v1.ProfileService/UpdateProfile", key, &request, due);
+            }
+        }
+    }
+}
+
+/// A profile of realistic width.
+pub fn somebody(email: &str, phone_number: &str) -> pb::Profile {
+    pb::Profile {
+        first_name: Some("Augusta Ada".to_owned()),
+        last_name: Some("King-Noel".to_owned()),
+        email: Some(email.to_owned()),
+        dob: Some("1985-12-10".to_owned()),
+        gender: Some(pb::profile::Gender::Female.into()),
+        phone_number: Some(phone_number.to_owned()),
+        address: Some("12 Analytical Avenue".to_owned()),
+        address2: Some("Apartment 4".to_owned()),
+        city: Some("Springfield".to_owned()),
+        state: Some("NY".to_owned()),
+        country: Some("US".to_owned()),
+        postal_code: Some("01010".to_owned()),
+        ..Default::default()
+    }
+}
+
+/// What one connection has seen.
+struct Seen {
+    latencies: Histogram<u64>,
+    failed: u64,
+}
+
+impl Seen {
+    fn new() -> Self {
+        Self { latencies: Histogram::new_with_max(LONGEST_US, 3).expect("three digits are allowed"), failed: 0 }
+    }
+
+    fn note(&mut self, due: Instant, ok: bool) {
+        self.latencies.saturating_record(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
+        self.failed += u64::from(!ok);
+    }
+}
+
+/// Makes the load and prints what was seen as one line of JSON.
+pub fn run(args: &LoadArgs) -> io::Result<()> {
+    let people = People::read(&args.keys, &args.ids)?;
+    let started = Instant::now();
+    let until = started + Duration::from_secs_f64(args.seconds);
+    let seen = thread::scope(|scope| {
+        let (args, people) = (&args, &people);
+        let threads: Vec<_> = (0..args.connections)
+            .map(|_| {
+                scope.spawn(move || {
+                    let caller = Caller { call: args.call, people, random: SmallRng::from_rng(&mut rand::rng()) };
+                    match args.rate {
+                        None => closed(args, caller, until),
+                        Some(rate) => open(args, caller, rate, until),
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("no thread panics")).collect::<io::Result<Vec<_>>>()
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let mut all = Seen::new();
+    for Seen { latencies, failed } in seen {
+        all.latencies.add(latencies).expect("all count alike");
+        all.failed += failed;
+    }
+    let milliseconds =
+        |quantile| f64::from(u32::try_from(all.latencies.value_at_quantile(quantile)).unwrap_or(u32::MAX)) / 1e3;
+    let result = json!({
+        "calls": all.latencies.len(),
+        "failed": all.failed,
+        "seconds": seconds,
+        "p50_ms": milliseconds(0.5),
+        "p99_ms": milliseconds(0.99),
+        "max_ms": milliseconds(1.0),
+    });
+    println!("{result}");
+    Ok(())
+}
+
+/// Keeps a number of calls in flight: each answer is followed by the next call.
+fn closed(args: &LoadArgs, mut caller: Caller<'_>, until: Instant) -> io::Result<Seen> {
+    let mut seen = Seen::new();
+    while Instant::now() < until {
+        let connection = Connection::open(args.target)?;
+        for _ in 0..args.in_flight / args.connections {
+            caller.send(&connection, Instant::now());
+        }
+        connection.flush()?;
+        while connection.pending() > 0 {
+            let mut answered = 0;
+            connection.receive(|call| {
+                seen.note(call.due, call.ok);
+                answered += 1;
+            })?;
+            let now = Instant::now();
+            if now < until && !connection.going_away() {
+                for _ in 0..answered {
+                    caller.send(&connection, now);
+                }
+                connection.flush()?;
+            }
+        }
+    }
+    Ok(seen)
+}
+
+/// Sends by the clock, whether or not the answers come.
+fn open(args: &LoadArgs, mut caller: Caller<'_>, rate: f64, until: Instant) -> io::Result<Seen> {
+    let interval = Duration::from_secs_f64(f64::from(args.connections) / rate);
+    let mut due = Instant::now() + interval.mul_f64(caller.random.random());
+    let mut seen = Seen::new();
+    while due < until {
+        let connection = Connection::open(args.target)?;
+        let (sent, all_sent) = (AtomicU64::new(0), AtomicBool::new(false));
+        thread::scope(|scope| {
+            let receiver = scope.spawn(|| {
+                let mut answered = 0;
+                while !(all_sent.load(Ordering::SeqCst) && answered == sent.load(Ordering::SeqCst)) {
+                    connection.receive(|call| {
+                        seen.note(call.due, call.ok);
+                        answered += 1;
+                    })?;
+                }
+                Ok::<_, io::Error>(())
+            });
+            while due < until && !connection.going_away() {
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                while due <= Instant::now() && connection.pending() < STREAMS {
+                    caller.send(&connection, due);
+                    sent.fetch_add(1, Ordering::SeqCst);
+                    due += interval;
+                }
+                connection.flush()?;
+            }
+            all_sent.store(true, Ordering::SeqCst);
+            receiver.join().expect("no thread panics")
+        })?;
+    }
+    Ok(seen)
+}

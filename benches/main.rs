@@ -1,0 +1,26 @@
+//! The tools of `scripts/bench`: a load, and servers to compare with.
+
+mod load;
+mod servers;
+mod wire;
+
+use std::{error::Error, io::Write as _};
+
+use clap::Parser;
+
+#[derive(Parser)]
+enum Command {
+    /// Makes a load and prints what it saw.
+    Load(load::LoadArgs),
+    /// Serves what the service is compared with.
+    Serve(servers::ServeArgs),
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    match Command::parse() {
+        Command::Load(args) => load::run(&args)?,
+        Command::Serve(args) => servers::run(args)?,
+    }
+    std::io::stdout().flush()?;
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! As much of gRPC over HTTP/2 as a load needs: a client that costs the processor less than the server it asks.
+//!
+//! A real client (h2, tonic) takes as much of the processor as the server does, and on a small machine halves what it
+//! is there to measure.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use prost::Message;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The largest window, and what is to be added to the first one of a connection to reach it (RFC 9113 section 6.9).
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+const FIRST_WINDOW: u32 = 65_535;
+/// How long a connection waits for something to come.
+const MOMENT: Duration = Duration::from_millis(50);
+/// How much of the connection's window may be used up before it is filled again.
+const REFILL: u32 = 1 << 30;
+
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const RST_STREAM: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
+const PING: u8 = 0x6;
+const GOAWAY: u8 = 0x7;
+const WINDOW_UPDATE: u8 = 0x8;
+const END_STREAM: u8 = 0x1;
+const ACK: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 0x4;
+
+/// A call that has its answer.
+pub struct Answered {
+    /// When the call was to be sent.
+    pub due: Instant,
+    /// Whether a message came: an error has none.
+    pub ok: bool,
+}
+
+struct Pending {
+    due: Instant,
+    has_message: bool,
+}
+
+/// A connection whose two ends may be used by two threads.
+pub struct Connection {
+    sending: Mutex<Sending>,
+    receiving: Mutex<Receiving>,
+}
+
+struct Sending {
+    stream: TcpStream,
+    out: Vec<u8>,
+    next_stream: u32,
+    /// The headers that the peer remembers, in the order in which it has learnt them (RFC 7541).
+    known: HashMap<String, usize>,
+    pending: HashMap<u32, Pending>,
+    going_away: bool,
+}
+
+struct Receiving {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    filled: usize,
+    /// Bytes of messages that have come since the connection's window was filled.
+    taken: u32,
+}
+
+impl Connection {
+    pub fn open(target: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(target)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(MOMENT))?;
+        let mut sending = Sending {
+            stream: stream.try_clone()?,
+            out: PREFACE.to_vec(),
+            next_stream: 1,
+            known: HashMap::new(),
+            pending: HashMap::new(),
+            going_away: false,
+        };
+        let mut settings = SETTINGS_INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
+        settings.extend(LARGEST_WINDOW.to_be_bytes());
+        sending.frame(SETTINGS, 0, 0, &settings);
+        sending.frame(WINDOW_UPDATE, 0, 0, &(LARGEST_WINDOW - FIRST_WINDOW).to_be_bytes());
+        sending.flush()?;
+        let receiving = Receiving { stream, buffer: vec![0; 64 * 1024], filled: 0, taken: 0 };
+        Ok(Self { sending: Mutex::new(sending), receiving: Mutex::new(receiving) })
+    }
+
+    /// Puts a call among those to be sent.
+    pub fn call(&self, path: &str, key: &str, message: &impl Message, due: Instant) {
+        lock(&self.sending).call(path, key, message, due);
+    }
+
+    /// Sends what is to be sent.
+    pub fn flush(&self) -> io::Result<()> {
+        lock(&self.sending).flush()
+    }
+
+    /// Calls without an answer.
+    pub fn pending(&self) -> usize {
+        lock(&self.sending).pending.len()
+    }
+
+    /// Whether the peer takes no more calls on this connection.
+    pub fn going_away(&self) -> bool {
+        lock(&self.sending).going_away
+    }
+
+    /// Waits for a moment until something comes, and gives every call that has its answer to `each`.
+    pub fn receive(&self, mut each: impl FnMut(Answered)) -> io::Result<()> {
+        let mut receiving = lock(&self.receiving);
+        let Receiving { stream, buffer, filled, taken } = &mut *receiving;
+        match stream.read(&mut buffer[*filled..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => *filled += read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let mut sending = lock(&self.sending);
+        let mut start = 0;
+        while let Some((kind, flags, id, payload)) = frame(&buffer[start..*filled]) {
+            start += 9 + payload.len();
+            match kind {
+                DATA => *taken += u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                SETTINGS if flags & ACK == 0 => sending.frame(SETTINGS, ACK, 0, &[]),
+                PING if flags & ACK == 0 => sending.frame(PING, ACK, 0, payload),
+                GOAWAY => sending.going_away = true,
+                _ => {}
+            }
+            if let Some(pending) = sending.pending.get_mut(&id) {
+                pending.has_message |= kind == DATA && !payload.is_empty();
+                let over = kind == RST_STREAM || (matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0);
+                if over && let Some(Pending { due, has_message }) = sending.pending.remove(&id) {
+                    each(Answered { due, ok: has_message && kind == HEADERS });
+                }
+            }
+        }
+        buffer.copy_within(start..*filled, 0);
+        *filled -= start;
+        if *taken > REFILL {
+            sending.frame(WINDOW_UPDATE, 0, 0, &taken.to_be_bytes());
+            *taken = 0;
+        }
+        sending.flush()
+    }
+}
+
+impl Sending {
+    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).expect("a frame is short").to_be_bytes();
+        self.out.extend([length[1], length[2], length[3], kind, flags]);
+        self.out.extend(stream.to_be_bytes());
+        self.out.extend(payload);
+    }
+
+    fn call(&mut self, path: &str, key: &str, message: &impl Message, due: Instant) {
+        let mut block = vec![0x83, 0x86]; // `:method: POST` and `:scheme: http`, which every peer knows
+        for (name, value) in [
+            (":path", path),
+            (":authority", "profile-service"),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            ("cv-api-key", key),
+        ] {
+            self.header(&mut block, name, value);
+        }
+        let length = u32::try_from(message.encoded_len()).expect("a message is short");
+        let mut data = vec![0];
+        data.extend(length.to_be_bytes());
+        message.encode(&mut data).expect("a vector grows");
+        let stream = self.next_stream;
+        self.next_stream += 2;
+        self.frame(HEADERS, END_HEADERS, stream, &block);
+        self.frame(DATA, END_STREAM, stream, &data);
+        self.pending.insert(stream, Pending { due, has_message: false });
+    }
+
+    /// Writes a header by its number in the peer's table, where it gets one the first time. All of them fit into it.
+    fn header(&mut self, block: &mut Vec<u8>, name: &str, value: &str) {
+        let count = self.known.len();
+        let header = format!("{name}: {value}");
+        if let Some(order) = self.known.get(&header) {
+            block.push(0x80 | u8::try_from(61 + count - order).expect("the table is small"));
+            return;
+        }
+        block.push(0x40);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).ok().filter(|length| *length < 0x7f).expect("a header is short"));
+            block.extend(text.as_bytes());
+        }
+        self.known.insert(header, count);
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.write_all(&self.out)?;
+        self.out.clear();
+        Ok(())
+    }
+}
+
+/// The first whole frame: its type, flags, stream and payload.
+fn frame(bytes: &[u8]) -> Option<(u8, u8, u32, &[u8])> {
+    let (head, rest) = bytes.split_at_checked(9)?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+    let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
+    Some((head[3], head[4], stream, rest.get(..length)?))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
