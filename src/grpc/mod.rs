@@ -10,10 +10,11 @@ mod status;
 mod support;
 
 use chrono::{DateTime, Utc};
-use tonic::Request;
+use tonic::{Request, Response, metadata::MetadataValue};
 
 use crate::{
     edge,
+    entity::profile::Model,
     error::Result,
     read::Profiles,
     store::Store,
@@ -28,6 +29,17 @@ pub mod pb {
 
     /// The descriptors of the contract and of the error details, with comments and options.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+/// The answer of every RPC that answers a profile: its etag is in the metadata too, which the gateway makes the ETag.
+fn answer(profile: Model) -> Response<pb::Profile> {
+    let profile = pb::Profile::from(profile);
+    let etag = (!profile.etag.is_empty()).then(|| MetadataValue::try_from(&profile.etag).ok()).flatten();
+    let mut response = Response::new(profile);
+    if let Some(etag) = etag {
+        response.metadata_mut().insert("etag", etag);
+    }
+    response
 }
 
 /// The handlers of all services.

@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api, auth, change,
+    Api, answer, auth, change,
     convert::Input,
     pb::{self, profile_service_server::ProfileService},
 };
@@ -15,7 +15,7 @@ type Answer = Result<Response<pb::Profile>, Status>;
 impl ProfileService for Api {
     async fn create_profile(&self, request: Request<pb::CreateProfileRequest>) -> Answer {
         let created = self.write(request, |request, now, _| change::create(request, now, edge::new_id())).await?;
-        Ok(Response::new(created.profile.into()))
+        Ok(answer(created.profile))
     }
 
     async fn get_profile(&self, request: Request<pb::GetProfileRequest>) -> Answer {
@@ -24,21 +24,21 @@ impl ProfileService for Api {
         let id = input.id("id", &request.into_inner().id);
         let id = input.finish(id)?;
         telemetry::note_profile(id);
-        Ok(Response::new(read::profile(&self.profiles, author.organization_id, id).await?.into()))
+        Ok(answer(read::profile(&self.profiles, author.organization_id, id).await?))
     }
 
     async fn replace_profile(&self, request: Request<pb::ReplaceProfileRequest>) -> Answer {
         let replaced = self.write(request, |request, now, _| change::replace(request, now)).await?;
-        Ok(Response::new(replaced.profile.into()))
+        Ok(answer(replaced.profile))
     }
 
     async fn patch_profile(&self, request: Request<pb::PatchProfileRequest>) -> Answer {
         let patched = self.write(request, |request, now, _| change::patch(request, now)).await?;
-        Ok(Response::new(patched.profile.into()))
+        Ok(answer(patched.profile))
     }
 
     async fn update_profile(&self, request: Request<pb::UpdateProfileRequest>) -> Answer {
         let updated = self.write(request, |request, now, _| change::update(request, now)).await?;
-        Ok(Response::new(updated.profile.into()))
+        Ok(answer(updated.profile))
     }
 }

@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{
-    Api, auth, change,
+    Api, answer, auth, change,
     convert::Input,
     pb::{self, find_profile_request::By, support_service_server::SupportService},
 };
@@ -28,7 +28,7 @@ impl SupportService for Api {
         request: Request<pb::CorrectProfileRequest>,
     ) -> Result<Response<pb::Profile>, Status> {
         let corrected = self.write(request, |request, now, _| change::correct(request, now)).await?;
-        Ok(Response::new(corrected.profile.into()))
+        Ok(answer(corrected.profile))
     }
 
     async fn set_profile_role(
@@ -36,7 +36,7 @@ impl SupportService for Api {
         request: Request<pb::SetProfileRoleRequest>,
     ) -> Result<Response<pb::Profile>, Status> {
         let set = self.write(request, |request, _, _| change::set_role(request)).await?;
-        Ok(Response::new(set.profile.into()))
+        Ok(answer(set.profile))
     }
 
     async fn find_profile(&self, request: Request<pb::FindProfileRequest>) -> Result<Response<pb::Profile>, Status> {
@@ -44,7 +44,7 @@ impl SupportService for Api {
         let contact = contact(request.into_inner())?;
         let profile = read::profile_by(&self.store, author.organization_id, &contact).await?;
         telemetry::note_profile(profile.id);
-        Ok(Response::new(profile.into()))
+        Ok(answer(profile))
     }
 
     async fn list_profile_changes(

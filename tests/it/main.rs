@@ -12,6 +12,7 @@ mod create;
 mod cutoff;
 mod deadline;
 mod drain;
+mod gateway;
 mod history;
 mod input;
 mod keys;

@@ -18,9 +18,9 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 /// The descriptors that build.rs has written.
-pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"))[..]).expect("descriptors")
-});
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("descriptors"));
 
 /// The answer, as JSON, or why there is none.
 pub type Outcome = Result<Json, Failure>;
@@ -164,8 +164,18 @@ impl Client {
         Ok(to_json(&answer, method(path).output()))
     }
 
+    /// What an answer has in its metadata under this name.
+    pub async fn metadata(&self, path: &str, request: Json, name: &str) -> Option<String> {
+        let answer = self.exchange(path, vec![message(path, request).encode_to_vec()]).await.expect("an answer");
+        answer.metadata().get(name).map(|value| value.to_str().expect("text").to_owned())
+    }
+
     /// Any method with these messages as bytes.
     pub async fn raw(&self, path: &str, messages: Vec<Vec<u8>>) -> Result<Vec<u8>, Status> {
+        self.exchange(path, messages).await.map(tonic::Response::into_inner)
+    }
+
+    async fn exchange(&self, path: &str, messages: Vec<Vec<u8>>) -> Result<tonic::Response<Vec<u8>>, Status> {
         let mut grpc = self.grpc.clone();
         grpc.ready().await.expect("a connection");
         let mut request = Request::new(tokio_stream::iter(messages));
@@ -173,7 +183,7 @@ impl Client {
             request.metadata_mut().append(*name, value.parse().expect("metadata"));
         }
         let path = PathAndQuery::try_from(format!("/profiles.v1.{path}")).expect("a path");
-        grpc.client_streaming(request, path, Bytes).await.map(tonic::Response::into_inner)
+        grpc.client_streaming(request, path, Bytes).await
     }
 }
 

@@ -12,7 +12,7 @@ mod service;
 pub mod wire;
 
 pub use self::{
-    client::{Client, Failure, Outcome, POOL, message},
+    client::{Client, DESCRIPTORS, Failure, Outcome, POOL, message},
     database::Database,
     proxy::{Proxy, Way},
     service::{Service, program},

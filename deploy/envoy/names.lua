@@ -1,0 +1,74 @@
+-- Generated from the contract. Renew it with: UPDATE=1 cargo test --test it gateway
+return {
+  aliases = {
+    created_date = "createdDate",
+    first_name = "firstName",
+    last_name = "lastName",
+    locked_fields = "lockedFields",
+    phone_number = "phoneNumber",
+    postal_code = "postalCode",
+    request_id = "requestId",
+    update_mask = "updateMask",
+    updated_date = "updatedDate",
+    validate_only = "validateOnly",
+  },
+  messages = {
+    Profile = {
+      address = "string",
+      address2 = "string",
+      city = "string",
+      country = "string",
+      createdDate = "output",
+      dob = "string",
+      email = "string",
+      etag = "string",
+      firstName = "string",
+      gender = { GENDER_UNSPECIFIED = true, MALE = true, FEMALE = true, OTHER = true },
+      id = "string",
+      lastName = "string",
+      lockedFields = "output",
+      phoneNumber = "string",
+      postalCode = "string",
+      role = "output",
+      state = "string",
+      updatedDate = "output",
+    },
+    UpdateProfileRequest = {
+      action = { ACTION_UNSPECIFIED = true, UPDATE_PROFILE = true },
+      data = "Profile",
+      requestId = "string",
+      validateOnly = "boolean",
+    },
+  },
+  routes = {
+    CreateProfile = {
+      message = "Profile",
+      query = {
+        requestId = "string",
+        validateOnly = "boolean",
+      },
+    },
+    GetProfile = {
+      query = {},
+    },
+    PatchProfile = {
+      message = "Profile",
+      query = {
+        requestId = "string",
+        updateMask = "list",
+        validateOnly = "boolean",
+      },
+    },
+    ReplaceProfile = {
+      message = "Profile",
+      query = {
+        requestId = "string",
+        validateOnly = "boolean",
+      },
+    },
+    UpdateProfile = {
+      message = "UpdateProfileRequest",
+      query = {},
+    },
+  },
+}
