@@ -1,0 +1,137 @@
+"""The real program and the real Envoy, as their users run them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "debug" / "profile-service"
+GRPCURL = Path(sys.executable).with_name("grpcurl")
+PATIENCE = 20  # seconds
+
+
+def until(true: Callable[[], object], what: str) -> object:
+    """What is true at last."""
+    deadline = time.monotonic() + PATIENCE
+    while not (answer := true()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(what)
+        time.sleep(0.01)  # nobody tells when it comes true
+    return answer
+
+
+class Database:
+    """An SQLite database with organizations and their keys."""
+
+    def __init__(self, directory: Path) -> None:
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PROFILE_")}
+        self.environment["PROFILE_DATABASE_URL"] = f"sqlite://{directory}/profiles.db?mode=rwc"
+
+    def run(self, *arguments: str) -> str:
+        command = [PROGRAM, *arguments]
+        done = subprocess.run(command, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{arguments}: {done.stderr}")
+        return done.stdout.strip()
+
+    def key(self, organization: str, *scopes: str) -> str:
+        options = [word for scope in scopes for word in ("--scope", scope)]
+        return self.run("key", "create", "--organization", organization, "--name", "test", *options)
+
+
+class Process:
+    """A process whose output is a file."""
+
+    def __init__(self, command: list[object], environment: dict[str, str], log: Path) -> None:
+        self.log_file = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [str(word) for word in command], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+
+    def log(self) -> list[dict]:
+        """The log's whole lines of JSON."""
+        lines = self.log_file.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def alive(self) -> None:
+        if self.process.poll() is not None:
+            raise RuntimeError(self.log_file.read_text())
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(PATIENCE)
+
+
+class Service(Process):
+    """A replica of the service."""
+
+    def __init__(self, database: Database, log: Path) -> None:
+        super().__init__([PROGRAM, "serve", "--listen", "127.0.0.1:0"], database.environment, log)
+        self.address = until(self._listening, "the service does not listen")
+
+    def _listening(self) -> str | None:
+        self.alive()
+        return next((line["address"] for line in self.log() if line.get("message") == "listening"), None)
+
+    def calls(self) -> int:
+        """How many calls it has served."""
+        return sum(line.get("message") == "call" for line in self.log())
+
+
+class Gateway(Process):
+    """Envoy before these services, started as its users do."""
+
+    def __init__(self, services: list[str], log: Path) -> None:
+        self.admin_file = log.with_suffix(".admin")
+        command = [ROOT / "scripts" / "gateway", "--listen", "127.0.0.1:0"]
+        for service in services:
+            command += ["--service", service]
+        command += ["--", "--log-level", "warning", "--admin-address-path", self.admin_file]
+        super().__init__(command, dict(os.environ), log)
+        until(self._started, "Envoy does not start")
+        listener = self.admin("/listeners?format=json").json()["listener_statuses"][0]
+        self.port = listener["local_address"]["socket_address"]["port_value"]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def _started(self) -> bool:
+        self.alive()
+        with contextlib.suppress(OSError):
+            return bool(self.admin_file.read_text()) and self.admin("/ready").ok
+        return False
+
+    def admin(self, path: str) -> requests.Response:
+        return requests.get(f"http://{self.admin_file.read_text()}{path}", timeout=PATIENCE)
+
+    def healthy(self) -> int:
+        """How many services get calls."""
+        statuses = self.admin("/clusters?format=json").json()["cluster_statuses"][0].get("host_statuses", [])
+        return sum(status["health_status"].get("eds_health_status") == "HEALTHY"
+                   and "failed_active_health_check" not in status["health_status"] for status in statuses)
+
+
+@contextlib.contextmanager
+def running(*processes: Process) -> Iterator[None]:
+    """Ends what still runs at the end."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            if process.process.poll() is None:
+                process.process.kill()
+                process.process.wait()
+
+
+def directory() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="rest.")

@@ -1,0 +1,187 @@
+"""The first document: POST /profile, and GET, PUT, PATCH /profile/{id}."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+MASTER = {
+    "firstName": "John", "lastName": "Doe", "dob": "1995-10-01", "gender": "MALE", "address": "123 ABC street",
+    "address2": "Apt 2", "city": "NYC", "state": "NY", "country": "US", "postalCode": "01010",
+}
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
+UTC = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
+NOBODY = "00000000-0000-7000-8000-000000000000"
+
+
+def reason(answer):
+    return next(detail["reason"] for detail in answer.json()["details"] if "reason" in detail)
+
+
+def test_the_required_fields_alone_create_a_profile(north):
+    answer = north.post("/profile", json={"firstName": "string", "lastName": "string"})
+    assert answer.status_code == 201
+    profile = answer.json()
+    assert re.fullmatch(UUID, profile["id"]) and re.fullmatch(UTC, profile["createdDate"])
+    assert (profile["firstName"], profile["lastName"], profile["role"]) == ("string", "string", "USER")
+    assert answer.headers["etag"] == profile["etag"] == '"1"'
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert not [name for name in answer.headers if name.startswith(("grpc-", "x-envoy", "server"))]
+
+
+def test_a_created_profile_is_what_is_got(north):
+    created = north.person(**MASTER)
+    assert created.items() >= MASTER.items()
+    answer = north.get(f"/profile/{created['id']}")
+    assert (answer.status_code, answer.json(), answer.headers["etag"]) == (200, created, created["etag"])
+
+
+def test_put_replaces_everything_and_clears_what_is_absent(north):
+    ada = north.person(city="London", gender="FEMALE")
+    answer = north.put(f"/profile/{ada['id']}", json={"firstName": "Ada", "lastName": "King"})
+    assert answer.status_code == 200
+    assert answer.headers["etag"] == answer.json()["etag"] == '"2"'
+    assert {name: answer.json().get(name) for name in ("lastName", "city", "gender")} == {
+        "lastName": "King", "city": None, "gender": None}
+
+
+def test_put_takes_back_what_get_answered(north, support):
+    ada = north.person(city="London", dob="1990-01-02")
+    report = {"case_id": ada["id"], "profile_id": ada["id"], "status": "ASSIGNED", "status_time": "2026-01-05T10:00:00Z"}
+    support("CaseService/ReportCaseStatus", report)
+    ada = north.get(f"/profile/{ada['id']}").json()
+    assert ada["lockedFields"] == "firstName,lastName,dob,gender"
+    answer = north.put(f"/profile/{ada['id']}", json=ada)
+    assert (answer.status_code, answer.json()) == (200, ada)
+
+
+def test_patch_without_a_mask_changes_the_fields_that_are_present(north):
+    ada = north.person(city="London", country="GB", gender="FEMALE")
+    answer = north.patch(f"/profile/{ada['id']}", json={"city": "Paris"})
+    assert answer.status_code == 200
+    assert answer.json() == ada | {"city": "Paris", "etag": '"2"', "updatedDate": answer.json()["updatedDate"]}
+
+
+@pytest.mark.parametrize("body", [{"city": "", "gender": "GENDER_UNSPECIFIED"}])
+def test_patch_sets_keeps_and_clears(north, body):
+    ada = north.person(city="London", country="GB", gender="FEMALE")
+    changed = north.patch(f"/profile/{ada['id']}", json=body | {"country": None, "state": "NY"}).json()
+    assert "city" not in changed and "gender" not in changed
+    assert (changed["country"], changed["state"]) == ("GB", "NY")
+
+
+@pytest.mark.parametrize("query", ["updateMask=city,country", "update_mask=city,country", "updateMask=city&updateMask=country",
+                                   "updateMask=city%2Ccountry"])
+def test_a_mask_names_what_changes(north, query):
+    ada = north.person(city="London", country="GB", state="NY")
+    changed = north.patch(f"/profile/{ada['id']}?{query}", json={"city": "Paris", "state": "CA"}).json()
+    assert (changed["city"], changed.get("country"), changed["state"]) == ("Paris", None, "NY")
+
+
+@pytest.mark.parametrize(("mask", "field"), [("firstName", "firstName"), ("first_name", "firstName"), ("postalCode", "postalCode")])
+def test_a_mask_is_in_camel_or_snake_case(north, mask, field):
+    ada = north.person()
+    changed = north.patch(f"/profile/{ada['id']}", params={"updateMask": mask}, json={field: "7", "city": "Rome"}).json()
+    assert (changed[field], changed.get("city")) == ("7", None)
+
+
+def test_the_mask_of_a_star_is_everything(north):
+    ada = north.person(city="London")
+    body = {"firstName": "Ada", "lastName": "King"}
+    changed = north.patch(f"/profile/{ada['id']}?updateMask=*", json=body).json()
+    assert (changed["lastName"], changed.get("city")) == ("King", None)
+
+
+@pytest.mark.parametrize("mask", ["id", "etag", "role", "nothing", "city,*", "profile.city", "createdDate"])
+def test_a_wrong_mask_is_400(north, mask):
+    ada = north.person(city="London")
+    answer = north.patch(f"/profile/{ada['id']}", params={"updateMask": mask}, json={"city": "Paris"})
+    assert answer.status_code == 400
+    assert north.get(f"/profile/{ada['id']}").json() == ada
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_body_may_carry_the_paths_id_and_no_other(north, method):
+    ada, eve = north.person(), north.person()
+    body = {"firstName": "Ada", "lastName": "Byron", "city": "Rome"}
+    answer = north.request(method, f"/profile/{ada['id']}", json=body | {"id": ada["id"].upper()})
+    assert (answer.status_code, answer.json()["id"], answer.json()["city"]) == (200, ada["id"], "Rome")
+    answer = north.request(method, f"/profile/{ada['id']}", json=body | {"id": eve["id"], "city": "Oslo"})
+    assert (answer.status_code, answer.json()["message"]) == (400, "Invalid fields: id is not the path's.")
+    assert north.get(f"/profile/{eve['id']}").json() == eve
+    assert north.get(f"/profile/{ada['id']}").json()["city"] == "Rome"
+
+
+def test_only_a_current_if_match_writes(north):
+    ada = north.person()
+    path = f"/profile/{ada['id']}"
+    assert north.patch(path, json={"city": "Rome"}, headers={"if-match": '"1"'}).headers["etag"] == '"2"'
+    stale = north.patch(path, json={"city": "Oslo"}, headers={"if-match": '"1"'})
+    assert (stale.status_code, reason(stale)) == (412, "ETAG_MISMATCH")
+    stale = north.put(path, json={"firstName": "A", "lastName": "B", "etag": '"1"'})
+    assert (stale.status_code, reason(stale)) == (412, "ETAG_MISMATCH")
+    assert north.get(path).json()["city"] == "Rome"
+    assert north.patch(path, json={"city": "Oslo"}, headers={"if-match": "*"}).headers["etag"] == '"3"'
+    assert north.patch(path, json={"city": "Bonn", "etag": '"3"'}, headers={"if-match": '"3"'}).headers["etag"] == '"4"'
+
+
+@pytest.mark.parametrize(("header", "etag", "message"), [
+    ('"1", "2"', None, "If-Match must have one etag."),
+    ('"1"', '"2"', "If-Match and the etag of the body differ."),
+])
+def test_if_match_is_one_etag_and_the_bodys_if_that_has_one(north, header, etag, message):
+    ada = north.person()
+    answer = north.patch(f"/profile/{ada['id']}", json={"city": "Rome", "etag": etag}, headers={"if-match": header})
+    assert (answer.status_code, answer.json()["message"]) == (400, message)
+
+
+def test_a_repeat_with_its_request_id_creates_one_profile(north, email):
+    body = {"firstName": "Ada", "lastName": "Byron", "email": email}
+    first, second = (north.post("/profile", params={"requestId": f"r {email}"}, json=body) for _ in range(2))
+    assert (first.status_code, second.status_code, second.json()) == (201, 201, first.json())
+    other = north.post("/profile", params={"request_id": f"r {email}"}, json=body | {"city": "Rome"})
+    assert (other.status_code, reason(other)) == (400, "REQUEST_ID_REUSED")
+
+
+def test_validate_only_creates_nothing_and_so_is_200(north, email):
+    body = {"firstName": "Ada", "lastName": "Byron", "email": email}
+    answer = north.post("/profile?validateOnly=true", json=body)
+    assert (answer.status_code, answer.json(), answer.headers.get("etag")) == (200, body | {"role": "USER"}, None)
+    assert north.post("/profile?validateOnly=false", json=body).status_code == 201
+
+
+def test_errors_are_statuses_with_readable_details(north, south, nobody, world, email):
+    ada = north.person(email=email)
+    path = f"/profile/{ada['id']}"
+    reader = world.client(world.database.key("north", "profiles.read"))
+    wrong = world.client("ps_0000000000000000_wrong")
+    for answer, status, code, said in [
+        (north.post("/profile", json={"firstName": "Ada", "dob": "1815-12-10"}), 400, 3, "INVALID_FIELDS"),
+        (north.get("/profile/12345"), 400, 3, "INVALID_FIELDS"),
+        (nobody.get(path), 401, 16, "API_KEY_MISSING"),
+        (wrong.get(path), 401, 16, "API_KEY_INVALID"),
+        (reader.patch(path, json={"city": "Rome"}), 403, 7, "SCOPE_MISSING"),
+        (south.get(path), 404, 5, "PROFILE_NOT_FOUND"),
+        (south.patch(path, json={"city": "Rome"}), 404, 5, "PROFILE_NOT_FOUND"),
+        (north.get(f"/profile/{NOBODY}"), 404, 5, "PROFILE_NOT_FOUND"),
+        (north.post("/profile", json={"firstName": "E", "lastName": "K", "email": email}), 409, 6, "EMAIL_IN_USE"),
+    ]:
+        assert answer.headers["content-type"] == "application/json"
+        assert (answer.status_code, answer.json()["code"], reason(answer)) == (status, code, said)
+        assert answer.json()["details"][0]["domain"] == "profile-service"
+    assert north.get(path).json() == ada
+
+
+def test_every_violation_is_told(north):
+    answer = north.post("/profile", json={"firstName": "Ada", "dob": "1815-12-10"})
+    details = {detail["@type"]: detail for detail in answer.json()["details"]}
+    violations = details["type.googleapis.com/google.rpc.BadRequest"]["fieldViolations"]
+    assert [violation["field"] for violation in violations] == ["profile.last_name", "profile.dob"]
+
+
+def test_a_bearer_token_is_a_key_too(north, nobody):
+    ada = north.person()
+    key = north.headers["cv-api-key"]
+    assert nobody.get(f"/profile/{ada['id']}", headers={"authorization": f"Bearer {key}"}).json() == ada
