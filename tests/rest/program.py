@@ -98,7 +98,7 @@ class Gateway(Process):
         command = [ROOT / "scripts" / "gateway", "--listen", "127.0.0.1:0"]
         for service in services:
             command += ["--service", service]
-        command += ["--", "--log-level", "warning", "--admin-address-path", self.admin_file]
+        command += ["--", "--log-level", "warning", "--file-flush-interval-msec", "50", "--admin-address-path", self.admin_file]
         super().__init__(command, dict(os.environ), log)
         until(self._started, "Envoy does not start")
         listener = self.admin("/listeners?format=json").json()["listener_statuses"][0]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 
 import pytest
+
+from program import until
 
 JSON = {"content-type": "application/json"}
 SECRET = "Marylebone"  # a value that no answer may show
@@ -171,7 +174,7 @@ def test_an_escaped_id_is_the_same_id(north, raw):
     assert (status, answer["city"]) == (200, "Rome")
 
 
-@pytest.mark.parametrize(("size", "status"), [(64 * 1024, 400), (64 * 1024 + 1, 413), (100_000, 413), (1024 * 1024, 413), (8 * 1024 * 1024, 413)])
+@pytest.mark.parametrize(("size", "status"), [(64 * 1024, 400), (64 * 1024 + 1, 413), (100_000, 413), (1024 * 1024, 413)])
 def test_a_body_over_64_kib_is_413(world, north, size, status):
     body = b'{"city":"' + b"x" * (size - 11) + b'"}'
     assert len(body) == size
@@ -238,8 +241,6 @@ def test_headers_are_bounded(raw):
 @pytest.mark.parametrize("bytes_", [b"GET\r\n\r\n", b"\x16\x03\x01", b"GET /profile/x HTTP/1.1\r\nbad header\r\n\r\n",
                                     b"POST /profile HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"])
 def test_what_is_no_http_is_closed_without_an_echo(world, bytes_):
-    import socket
-
     with socket.create_connection(("127.0.0.1", world.gateway.port), 20) as connection:
         connection.sendall(bytes_)
         answer = b""
@@ -254,8 +255,6 @@ def test_the_log_has_nothing_of_a_person(world, north, email):
     north.post(f"/profile?requestId={SECRET}", json={"firstName": SECRET, "lastName": "B", "email": email}, headers={"x-request-id": email})
     north.get(f"/nothing/{SECRET}", headers={"x-request-id": "trace-1"})
     north.get(f"/profile/{SECRET}?city={SECRET}")
-    from program import until
-
     until(lambda: [line for line in world.gateway.log() if line.get("request_id") == "trace-1"], "there is no line")
     log = world.gateway.log_file.read_text()
     for word in (SECRET, email, north.headers["cv-api-key"].rpartition("_")[2]):

@@ -1,0 +1,200 @@
+"""What Envoy does besides: health, balancing, draining, deadlines, retries and limits."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+
+from conftest import Client
+from program import Database, Gateway, Service, directory, running, until
+from upstream import NOT_SERVING, SERVING, Upstream
+
+CREATE = {"firstName": "Ada", "lastName": "Byron"}
+UPDATE = {"action": "UPDATE_PROFILE", "data": {"email": "ada@example.com"}}
+
+
+@pytest.fixture(scope="module")
+def before_upstream(tmp_path_factory):
+    upstream = Upstream()
+    gateway = Gateway([upstream.address], tmp_path_factory.mktemp("gateway") / "gateway.log")
+    with contextlib.closing(upstream), running(gateway):
+        until(lambda: gateway.healthy() == 1, "the upstream is not healthy")
+        yield upstream, Client(gateway.url, None), gateway
+
+
+@pytest.fixture
+def upstream(before_upstream):
+    upstream, client, _ = before_upstream
+    upstream.calls.clear()
+    upstream.failures.clear()
+    return upstream, client
+
+
+def test_a_call_has_a_deadline_of_the_gateways(upstream):
+    service, client = upstream
+    client.get("/profile/x", headers={"grpc-timeout": "1H", "x-envoy-upstream-rq-timeout-ms": "1"})
+    client.get("/profile/x", headers={"grpc-timeout": "1n", "x-envoy-expected-rq-timeout-ms": "99999"})
+    assert [8 < call.seconds <= 9.6 for call in service.calls] == [True, True]
+
+
+def test_a_request_id_is_passed_and_comes_back(upstream):
+    service, client = upstream
+    for method, path, body in [("GET", "/profile/x", None), ("POST", "/api/v1/users", UPDATE), ("GET", "/nothing", None),
+                               ("POST", "/profile", {"nothing": "1"})]:
+        answer = client.request(method, path, json=body, headers={"x-request-id": "trace-1"})
+        assert answer.headers["x-request-id"] == "trace-1"
+    assert [call.metadata["x-request-id"] for call in service.calls] == ["trace-1"] * 2
+    assert client.get("/profile/x", headers={"x-request-id": "ada@example.com"}).headers.get("x-request-id") != "ada@example.com"
+    assert client.get("/profile/x").headers["x-request-id"]
+
+
+def test_the_service_sees_the_key_and_nothing_of_the_routers(upstream):
+    service, client = upstream
+    client.get("/profile/x", headers={"cv-api-key": "ps_k", "authorization": "Bearer ps_k", "x-envoy-max-retries": "9", "grpc-x": "1"})
+    metadata = service.calls[0].metadata
+    assert (metadata["cv-api-key"], metadata["authorization"]) == ("ps_k", "Bearer ps_k")
+    assert not {"x-envoy-max-retries", "grpc-x"} & set(metadata)
+
+
+@pytest.mark.parametrize(("method", "path", "body", "calls"), [
+    ("GET", "/profile/x", None, 2),
+    ("POST", "/profile", CREATE, 1),
+    ("POST", "/profile?requestId=", CREATE, 1),
+    ("POST", "/profile?requestId=r", CREATE, 2),
+    ("PUT", "/profile/x", CREATE, 1),
+    ("PUT", "/profile/x?request_id=r", CREATE, 2),
+    ("PATCH", "/profile/x", CREATE, 1),
+    ("PATCH", "/profile/x?requestId=r", CREATE, 2),
+    ("POST", "/api/v1/users", UPDATE, 1),
+    ("POST", "/api/v1/users", UPDATE | {"requestId": "r"}, 2),
+])
+def test_only_what_may_be_repeated_is_tried_again(upstream, method, path, body, calls):
+    service, client = upstream
+    service.failures.append(grpc.StatusCode.UNAVAILABLE)
+    # No header of a caller's makes it otherwise.
+    headers = {"x-envoy-retry-on": "5xx", "x-envoy-retry-grpc-on": "unavailable"}
+    answer = client.request(method, path, json=body, headers=headers)
+    assert (len(service.calls), answer.status_code) == (calls, 200 if calls == 2 else 503)
+
+
+def test_it_is_tried_three_times_at_the_most(upstream):
+    service, client = upstream
+    service.failures += [grpc.StatusCode.UNAVAILABLE] * 9
+    assert (client.get("/profile/x").status_code, len(service.calls)) == (503, 3)
+
+
+@pytest.mark.parametrize(("code", "status"), [
+    ("RESOURCE_EXHAUSTED", 429), ("DEADLINE_EXCEEDED", 504), ("OUT_OF_RANGE", 413), ("INTERNAL", 500), ("UNAVAILABLE", 503),
+    ("ABORTED", 409), ("ALREADY_EXISTS", 409), ("FAILED_PRECONDITION", 400),
+])
+def test_codes_are_statuses(upstream, code, status):
+    service, client = upstream
+    for path, body in [("/profile", CREATE), ("/api/v1/users", UPDATE)]:
+        service.failures.append(grpc.StatusCode[code])
+        answer = client.post(path, json=body)
+        assert (answer.status_code, len(service.calls)) == (status, 1)
+        service.calls.clear()
+        if path == "/profile":
+            assert answer.json() == {"code": grpc.StatusCode[code].value[0], "message": "as told"}
+        else:
+            assert answer.json() == {"status": status, "success": False, "message": "as told"}
+
+
+def test_a_service_that_does_not_answer_is_504(upstream):
+    service, client = upstream
+    service.hang = True
+    started = time.monotonic()
+    answer = client.post("/api/v1/users", json=UPDATE)
+    service.hang = False
+    service.ended.set()
+    assert (answer.status_code, answer.json()["status"]) == (504, 504)
+    assert 9 < time.monotonic() - started < 12
+
+
+def test_a_service_that_is_not_healthy_gets_no_calls(before_upstream):
+    service, client, gateway = before_upstream
+    service.health = NOT_SERVING
+    until(lambda: gateway.healthy() == 0, "it is still healthy")
+    service.calls.clear()
+    message = "The service cannot be reached. Try again later."
+    answer = client.get("/profile/x")
+    assert (answer.status_code, answer.json()) == (503, {"code": 14, "message": message})
+    answer = client.post("/api/v1/users", json=UPDATE)
+    assert (answer.status_code, answer.json()) == (503, {"status": 503, "success": False, "message": message})
+    assert not service.calls
+    service.health = SERVING
+    until(lambda: gateway.healthy() == 1, "it is not healthy again")
+    assert client.get("/profile/x").status_code == 200
+
+
+class Load:
+    """Clients that create and get until they are told to stop."""
+
+    def __init__(self, url: str, key: str, request_ids: bool) -> None:
+        self.url, self.key, self.request_ids = url, key, request_ids
+        self.answers: list[int] = []
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=self._call, args=[name]) for name in range(4)]
+
+    def _call(self, name: int) -> None:
+        client = Client(self.url, self.key)
+        created = client.person()
+        while not self.stopped.is_set():
+            query = {"requestId": f"{name}-{len(self.answers)}"} if self.request_ids else {}
+            answer = client.post("/profile", params=query, json=CREATE)
+            self.answers.append(answer.status_code)
+            self.answers.append(client.get(f"/profile/{created['id']}").status_code)
+
+    def more(self, count: int) -> None:
+        goal = len(self.answers) + count
+        until(lambda: len(self.answers) >= goal, "there is no progress")
+
+    def __enter__(self) -> Load:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+
+@pytest.mark.parametrize(("how", "request_ids"), [(signal.SIGTERM, False), (signal.SIGKILL, True)])
+def test_of_two_replicas_one_may_stop_under_load_and_no_call_fails(how, request_ids):
+    with directory() as name, contextlib.ExitStack() as stack:
+        path = Path(name)
+        database = Database(path)
+        database.run("organization", "create", "north")
+        key = database.key("north", "profiles.read", "profiles.write")
+        services = []
+        for replica in ("one", "two"):
+            services.append(Service(database, path / f"{replica}.log"))
+            stack.enter_context(running(services[-1]))
+        gateway = Gateway([service.address for service in services], path / "gateway.log")
+        stack.enter_context(running(gateway))
+        until(lambda: gateway.healthy() == 2, "the services are not healthy")
+        with Load(gateway.url, key, request_ids) as load:
+            load.more(100)
+            calls = [service.calls() for service in services]
+            assert min(calls) > 0.3 * sum(calls), "the calls are not balanced"
+            code = services[0].stop(how)
+            load.more(100)
+            until(lambda: gateway.healthy() == 1, "the replica that is gone still gets calls")
+            load.more(100)
+        failed = [line for line in gateway.log() if line.get("status", 0) >= 500]
+        assert not failed
+        assert (set(load.answers), code) == ({201, 200}, 0 if how == signal.SIGTERM else -how)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_the_gateway_ends_with_a_signal(tmp_path, how):
+    gateway = Gateway(["127.0.0.1:1"], tmp_path / "gateway.log")
+    with running(gateway):
+        assert gateway.stop(how) == 0
