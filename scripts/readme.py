@@ -4,8 +4,8 @@
 The tag of a fence says what becomes of its block:
 
 - `sh`: it is run, in order, in one bash session; variables carry over, and a command that fails ends everything.
-- `sh server`: it is started in a session of its own and must come to listen on 127.0.0.1:50051. It is ended before
-  the next server or at the end. What it prints is shown only if it does not get there.
+- `sh server`, `sh gateway`: it is started in a session of its own and must come to listen on 127.0.0.1, port 50051
+  or 8080. It is ended before the next of its kind or at the end. What it prints is shown only if it does not get there.
 - `sh by-hand`: it is not run, only counted.
 - `json` or `text`, with nothing between it and an `sh` block: what that block prints, on both outputs. Ids, times and
   keys may differ.
@@ -30,7 +30,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ADDRESS = ("127.0.0.1", 50051)
+SERVERS = {"sh server": ("127.0.0.1", 50051), "sh gateway": ("127.0.0.1", 8080)}
 BASH = ["bash", "-euo", "pipefail"]
 START_SECONDS = 900  # a server may have to be built first
 STOP_SECONDS = 30
@@ -50,7 +50,7 @@ class Failure(Exception):
 @dataclasses.dataclass
 class Block:
     line: int
-    kind: str  # "sh", "sh server" or "sh by-hand"
+    kind: str  # "sh", "sh by-hand" or one of SERVERS
     script: str
     expected: str | None = None
 
@@ -63,7 +63,7 @@ def parse(text: str) -> list[Block]:
         line = text.count("\n", 0, fence.start()) + 1
         kind = " ".join(fence[2].split())
         body = re.sub(f"^{fence[1]}", "", fence[3], flags=re.MULTILINE)
-        if kind in ("sh", "sh server", "sh by-hand"):
+        if kind in ("sh", "sh by-hand", *SERVERS):
             blocks.append(Block(line, kind, body))
             previous = (blocks[-1], fence.end())
             continue
@@ -84,11 +84,11 @@ def normalized(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
-def answers() -> bool:
-    """Whether something listens where the server should."""
+def answers(address: tuple[str, int]) -> bool:
+    """Whether something listens there."""
     with socket.socket() as client:
         client.settimeout(1)
-        return client.connect_ex(ADDRESS) == 0
+        return client.connect_ex(address) == 0
 
 
 class Runner:
@@ -99,12 +99,12 @@ class Runner:
         self.script = directory / "script"
         self.output = directory / "output"
         self.log = directory / "log"
+        self.servers: dict[str, subprocess.Popen] = {}
         # With their times, and with .git for build.rs: cargo then finds everything built.
         ignored = shutil.ignore_patterns(".venv", "profiles.db*", "target")
         shutil.copytree(ROOT, self.copy, symlinks=True, ignore=ignored)
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PROFILE_")}
         self.environment["CARGO_TARGET_DIR"] = str(ROOT / os.environ.get("CARGO_TARGET_DIR", "target"))
-        self.server: subprocess.Popen | None = None
         self.session = self.start(BASH, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, command: list[str], **options) -> subprocess.Popen:
@@ -125,26 +125,27 @@ class Runner:
                 raise Failure("\n".join(difflib.unified_diff(expected, actual, "README", "actual", lineterm="")))
 
     def serve(self, block: Block) -> None:
-        """Starts a server instead of the one that runs, if any."""
-        self.stop_server()
-        if answers():
-            raise Failure(f"{ADDRESS[0]}:{ADDRESS[1]} is taken")
+        """Starts a server instead of the one of its kind that runs, if any."""
+        address = SERVERS[block.kind]
+        self.stop_server(block.kind)
+        if answers(address):
+            raise Failure(f"{address[0]}:{address[1]} is taken")
         with self.log.open("w") as log:
             command = [*BASH, "-c", block.script]
-            self.server = self.start(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            server = self.start(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        self.servers[block.kind] = server
         deadline = time.monotonic() + START_SECONDS
-        while not answers():
-            if self.server.poll() is not None or time.monotonic() > deadline:
+        while not answers(address):
+            if server.poll() is not None or time.monotonic() > deadline:
                 raise Failure(f"the server does not listen:\n{self.log.read_text()}")
             time.sleep(0.1)
 
-    def stop_server(self) -> None:
-        if self.server is None:
+    def stop_server(self, kind: str) -> None:
+        if kind not in self.servers:
             return
-        end(self.server)
-        self.server = None
+        end(self.servers.pop(kind))
         deadline = time.monotonic() + STOP_SECONDS
-        while answers():
+        while answers(SERVERS[kind]):
             if time.monotonic() > deadline:
                 raise Failure("the server does not end")
             time.sleep(0.1)
@@ -153,7 +154,8 @@ class Runner:
         try:
             end(self.session)
         finally:
-            self.stop_server()
+            for kind in list(self.servers):
+                self.stop_server(kind)
 
 
 def end(process: subprocess.Popen) -> None:
@@ -182,7 +184,7 @@ def main() -> None:
                     continue
                 first_line = block.script.strip().partition("\n")[0]
                 print(f"{readme.name}:{block.line}: {first_line}", flush=True)
-                if block.kind == "sh server":
+                if block.kind in SERVERS:
                     runner.serve(block)
                 else:
                     runner.run(block)

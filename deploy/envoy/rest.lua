@@ -223,16 +223,21 @@ local function understood(members, message, prefix)
       refuse_field(prefix, key, "is there twice")
     end
     seen[name] = true
-    if value == NULL or kind == "output" then
+    if value == NULL then
       value = nil
     elseif type(kind) == "table" then
       if not kind[value] then
         refuse_field(prefix, key, "must be one of " .. listed(kind))
       end
-    elseif kind == "string" or kind == "boolean" then
-      if type(value) ~= kind then
-        refuse_field(prefix, key, "must be a " .. kind)
+    elseif kind == "boolean" then
+      if type(value) ~= "boolean" then
+        refuse_field(prefix, key, "must be true or false")
       end
+    elseif kind == "string" or kind == "output" then
+      if type(value) ~= "string" then
+        refuse_field(prefix, key, "must be a string")
+      end
+      value = kind == "string" and value or nil
     elseif type(value) ~= "table" then
       refuse_field(prefix, key, "must be an object")
     else

@@ -17,6 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What can be asked for: the whole server, and each service by its name.
 const SERVICES: [&str; 4] = ["", "profiles.v1.ProfileService", "profiles.v1.CaseService", "profiles.v1.SupportService"];
 
+/// A name that is SERVING as long as the program runs: a liveness probe must not ask for the database, whose absence
+/// would restart every replica.
+const LIVENESS: &str = "liveness";
+
 /// The health of every service.
 pub struct Health {
     reporter: HealthReporter,
@@ -26,6 +30,7 @@ impl Health {
     /// Takes over a reporter, which says SERVING at its birth.
     pub async fn not_serving(reporter: HealthReporter) -> Self {
         let health = Self { reporter };
+        health.reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
         health.set(ServingStatus::NotServing).await;
         health
     }
@@ -57,7 +62,7 @@ impl Health {
     /// Tells every watcher NOT_SERVING and ends its stream, which would keep its connection from draining.
     async fn end(mut self) {
         self.set(ServingStatus::NotServing).await;
-        for service in SERVICES {
+        for service in SERVICES.into_iter().chain([LIVENESS]) {
             self.reporter.clear_service_status(service).await;
         }
     }

@@ -33,7 +33,8 @@ async fn a_database_that_is_away_is_told_in_time_and_nothing_acknowledged_is_los
     };
     let service = Service::by_url(database, &url, []);
     let north = service.organization("north").await;
-    let mut health = watch(&service).await;
+    let mut health = watch(&service, "").await;
+    let mut liveness = watch(&service, "liveness").await;
     let successes = Arc::new(AtomicU64::new(0));
     let mut load = JoinSet::new();
     for writer in 0..8 {
@@ -45,6 +46,9 @@ async fn a_database_that_is_away_is_told_in_time_and_nothing_acknowledged_is_los
         happen(&proxy, &mut health, fault, way, duration).await;
         progress(&successes, 100).await;
     }
+    until(&mut liveness, ServingStatus::Serving).await;
+    let heard = timeout(Duration::from_millis(100), liveness.message()).await;
+    assert!(heard.is_err(), "the database is no matter of life: {heard:?}");
     proxy.set(Way::Lost);
     let lost = Instant::now();
     progress(&successes, 200).await;
@@ -162,9 +166,9 @@ async fn a_full_disk_is_an_error_and_no_loss() {
     println!("{} writes acknowledged before the disk was full, none lost", acknowledged.len());
 }
 
-async fn watch(service: &Service) -> Streaming<HealthCheckResponse> {
+async fn watch(service: &Service, name: &str) -> Streaming<HealthCheckResponse> {
     let mut health = HealthClient::new(service.channel().await);
-    health.watch(HealthCheckRequest::default()).await.expect("a watch").into_inner()
+    health.watch(HealthCheckRequest { service: name.to_owned() }).await.expect("a watch").into_inner()
 }
 
 async fn until(health: &mut Streaming<HealthCheckResponse>, status: ServingStatus) {

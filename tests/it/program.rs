@@ -103,7 +103,8 @@ async fn the_first_start_on_the_embedded_database_shows_a_key_that_works_once() 
 async fn it_is_serving_once_the_database_answers() {
     let service = Service::start();
     let mut health = HealthClient::new(service.channel().await);
-    for name in ["", "profiles.v1.ProfileService", "profiles.v1.CaseService", "profiles.v1.SupportService"] {
+    for name in ["", "profiles.v1.ProfileService", "profiles.v1.CaseService", "profiles.v1.SupportService", "liveness"]
+    {
         let request = HealthCheckRequest { service: name.to_owned() };
         let mut watch = health.watch(request).await.expect(name).into_inner();
         while watch.message().await.expect("a status").expect("an open stream").status() != ServingStatus::Serving {}
