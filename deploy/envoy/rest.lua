@@ -255,7 +255,7 @@ local function parameters(query, allowed)
     local key, value = pair:match("^([^=]*)=?(.*)$")
     local name = names.aliases[key] or key
     local kind = allowed[name]
-    value = percent_decoded(value)
+    value = percent_decoded((value:gsub("%+", " ")))
     if not kind then
       refuse_parameter(key, "is not known")
     elseif values[name] and kind ~= "list" then
@@ -297,17 +297,15 @@ local function drop_id(profile, path)
   profile.id = nil
 end
 
--- The second document's own: its action is required, and it shows a date of birth as a midnight.
-local function documented(request)
-  if request.action ~= "UPDATE_PROFILE" then
-    refuse("Invalid fields: action must be UPDATE_PROFILE.")
-  end
-  request.data = request.data or {}
-  local dob = request.data.dob
+-- A date of birth as the second document shows it is the date.
+local function date_of_midnight(dob)
   local date, rest = (dob or ""):match("^(%d%d%d%d%-%d%d%-%d%d)T00:00:00(.*)Z$")
-  if date and (rest == "" or rest:find("^%.0+$")) then
-    request.data.dob = date
-  end
+  return date and (rest == "" or rest:find("^%.0+$")) and date or dob
+end
+
+-- Whether the service will take this for a request id: it trims more than the space that is looked for here.
+local function is_request_id(text)
+  return (text or ""):find("[!-~]") ~= nil
 end
 
 -- The body for the transcoder, and whether the request may be repeated.
@@ -321,15 +319,20 @@ local function request_body(route, headers, path, query, text)
   if text == "" then
     refuse("A body is required.")
   end
-  local body = understood(read(text), route.message, "")
+  local members = read(text)
+  local enveloped = route.message ~= "Profile"
+  if enveloped and members.action ~= "UPDATE_PROFILE" then
+    refuse("Invalid fields: action must be UPDATE_PROFILE.")
+  end
+  local body = understood(members, route.message, "")
   local profile = body
-  if route.message ~= "Profile" then
-    documented(body)
-    profile = body.data
+  if enveloped then
+    profile = body.data or refuse("Invalid fields: data is required.")
+    profile.dob = date_of_midnight(profile.dob)
   end
   drop_id(profile, path)
   condition_into(profile, condition(headers))
-  return write(body), (query.requestId or body.requestId or "") ~= ""
+  return write(body), is_request_id(query.requestId or body.requestId)
 end
 
 -- Whether the body is said to be JSON in UTF-8, as it stands.
@@ -365,7 +368,7 @@ end
 function envoy_on_request(handle)
   local headers = handle:headers()
   keep_tame_request_id(headers)
-  local route = names.routes[handle:metadata():get("rpc")]
+  local route = names.routes[handle:streamInfo():routeName()]
   if not route then
     return
   end
@@ -433,7 +436,8 @@ local function answer_grpc(handle, enveloped)
 end
 
 function envoy_on_response(handle)
-  local rpc, enveloped = handle:metadata():get("rpc"), handle:metadata():get("envelope")
+  local rpc = handle:streamInfo():routeName():match("^%a*")
+  local enveloped = rpc == "UpdateProfile"
   local headers = handle:headers()
   local status = headers:get(":status")
   headers:remove("grpc-status")

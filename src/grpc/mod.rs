@@ -31,7 +31,7 @@ pub mod pb {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
-/// The answer of every RPC that answers a profile: its etag is in the metadata too, which the gateway makes the ETag.
+/// The answer of every RPC that answers a profile: its etag is in the metadata too, for the gateway's header.
 fn answer(profile: Model) -> Response<pb::Profile> {
     let profile = pb::Profile::from(profile);
     let etag = (!profile.etag.is_empty()).then(|| MetadataValue::try_from(&profile.etag).ok()).flatten();

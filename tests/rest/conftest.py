@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
-from program import GRPCURL, Database, Gateway, Service, directory, running, until
+from program import GRPCURL, Database, Gateway, Service, directory, running
 
 EVERYTHING = ("profiles.read", "profiles.write", "cases.report", "support")
 
@@ -55,8 +57,9 @@ class World:
         return Client(self.gateway.url, key)
 
 
-@pytest.fixture(scope="session")
-def world():
+@contextlib.contextmanager
+def started() -> Iterator[World]:
+    """A service with a gateway."""
     with directory() as name:
         path = Path(name)
         database = Database(path)
@@ -66,8 +69,21 @@ def world():
         with running(service):
             gateway = Gateway([service.address], path / "gateway.log")
             with running(gateway):
-                until(lambda: gateway.healthy() == 1, "no service is healthy")
+                gateway.reaches_a_service()
                 yield World(database, service, gateway, path)
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    with started() as world:
+        yield world
+
+
+@pytest.fixture
+def new_world() -> Iterator[World]:
+    """One that no other test has seen."""
+    with started() as world:
+        yield world
 
 
 @pytest.fixture(scope="session")

@@ -114,6 +114,9 @@ class Gateway(Process):
     def admin(self, path: str) -> requests.Response:
         return requests.get(f"http://{self.admin_file.read_text()}{path}", timeout=PATIENCE)
 
+    def reaches_a_service(self) -> None:
+        until(lambda: requests.get(f"{self.url}/profile/x", timeout=PATIENCE).status_code != 503, "no service is reached")
+
     def healthy(self) -> int:
         """How many services get calls."""
         statuses = self.admin("/clusters?format=json").json()["cluster_statuses"][0].get("host_statuses", [])

@@ -36,12 +36,13 @@ def test_the_document_has_every_field():
     assert {name for properties in answered for name in properties} == fields
 
 
-def test_no_request_gets_an_answer_outside_the_document(world, north, pytestconfig, tmp_path):
+def test_no_request_gets_an_answer_outside_the_document(new_world, pytestconfig, tmp_path):
     cases = pytestconfig.getoption("cases")
-    north.person(email="john.doe@example.com")
-    command = [Path(sys.executable).with_name("schemathesis"), "run", DOCUMENT, "--url", world.gateway.url, "--seed", "1",
+    key = new_world.database.key("north", "profiles.read", "profiles.write")
+    new_world.client(key).person(email="john.doe@example.com")
+    command = [Path(sys.executable).with_name("schemathesis"), "run", DOCUMENT, "--url", new_world.gateway.url, "--seed", "1",
                "--max-examples", str(cases // OPERATIONS), "--continue-on-failure", "--no-color", "--request-timeout", "20",
-               "-H", f"cv-api-key: {north.headers['cv-api-key']}",
+               "-H", f"cv-api-key: {key}",
                "--exclude-checks", "positive_data_acceptance"]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "NO_PROXY": "*"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -24,7 +24,7 @@ def before_upstream(tmp_path_factory):
     upstream = Upstream()
     gateway = Gateway([upstream.address], tmp_path_factory.mktemp("gateway") / "gateway.log")
     with contextlib.closing(upstream), running(gateway):
-        until(lambda: gateway.healthy() == 1, "the upstream is not healthy")
+        gateway.reaches_a_service()
         yield upstream, Client(gateway.url, None), gateway
 
 
@@ -66,12 +66,15 @@ def test_the_service_sees_the_key_and_nothing_of_the_routers(upstream):
     ("GET", "/profile/x", None, 2),
     ("POST", "/profile", CREATE, 1),
     ("POST", "/profile?requestId=", CREATE, 1),
+    ("POST", "/profile?requestId=+", CREATE, 1),
+    ("POST", "/profile?requestId=%20%C2%A0", CREATE, 1),
     ("POST", "/profile?requestId=r", CREATE, 2),
     ("PUT", "/profile/x", CREATE, 1),
     ("PUT", "/profile/x?request_id=r", CREATE, 2),
     ("PATCH", "/profile/x", CREATE, 1),
     ("PATCH", "/profile/x?requestId=r", CREATE, 2),
     ("POST", "/api/v1/users", UPDATE, 1),
+    ("POST", "/api/v1/users", UPDATE | {"requestId": "\u2028"}, 1),
     ("POST", "/api/v1/users", UPDATE | {"requestId": "r"}, 2),
 ])
 def test_only_what_may_be_repeated_is_tried_again(upstream, method, path, body, calls):
@@ -120,7 +123,7 @@ def test_a_service_that_does_not_answer_is_504(upstream):
 def test_a_service_that_is_not_healthy_gets_no_calls(before_upstream):
     service, client, gateway = before_upstream
     service.health = NOT_SERVING
-    until(lambda: gateway.healthy() == 0, "it is still healthy")
+    until(lambda: client.get("/profile/x").status_code == 503, "it still gets calls")
     service.calls.clear()
     message = "The service cannot be reached. Try again later."
     answer = client.get("/profile/x")
@@ -129,7 +132,7 @@ def test_a_service_that_is_not_healthy_gets_no_calls(before_upstream):
     assert (answer.status_code, answer.json()) == (503, {"status": 503, "success": False, "message": message})
     assert not service.calls
     service.health = SERVING
-    until(lambda: gateway.healthy() == 1, "it is not healthy again")
+    gateway.reaches_a_service()
     assert client.get("/profile/x").status_code == 200
 
 

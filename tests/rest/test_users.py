@@ -121,8 +121,21 @@ def test_invalid_fields_are_named(north, email):
 @pytest.mark.parametrize("action", ["DELETE_PROFILE", "ACTION_UNSPECIFIED", "", None])
 def test_another_action_is_400(north, email, action):
     north.person(email=email)
-    status, message = failure(north.post("/api/v1/users", json={"action": action, "data": {"email": email}}))
-    assert status == 400 and message.startswith("Invalid fields: action must be")
+    answer = north.post("/api/v1/users", json={"action": action, "data": {"email": email}})
+    assert failure(answer) == (400, "Invalid fields: action must be UPDATE_PROFILE.")
+
+
+@pytest.mark.parametrize(("body", "message"), [
+    ({"data": {}}, "Invalid fields: action must be UPDATE_PROFILE."),
+    ({"action": "UPDATE_PROFILE"}, "Invalid fields: data is required."),
+    ({"action": "UPDATE_PROFILE", "data": None}, "Invalid fields: data is required."),
+    ({"action": "UPDATE_PROFILE", "data": "x"}, "Invalid fields: data must be an object."),
+    ({"action": "UPDATE_PROFILE", "data": {"city": {}}}, "Invalid fields: city is of a wrong type."),
+    ({"action": "UPDATE_PROFILE", "data": {}, "validateOnly": "true"}, "Invalid fields: validateOnly must be true or false."),
+    ({"action": "UPDATE_PROFILE", "data": {}, "email": "x"}, "Invalid fields: email is not known."),
+])
+def test_another_shape_is_400(north, body, message):
+    assert failure(north.post("/api/v1/users", json=body)) == (400, message)
 
 
 def test_a_missing_or_wrong_key_is_401(nobody, world):
