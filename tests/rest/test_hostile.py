@@ -65,16 +65,22 @@ def test_text_comes_through_the_second_document(north, email, text):
 @pytest.mark.parametrize("body", [
     b"", b" ", b"[]", b'"x"', b"1", b"null", b"{", b'{"firstName"}', b'{"firstName":}', b'{"firstName":"a",}', b"{}{}", b"{} x",
     b'{"firstName":"a" "lastName":"b"}', b"{'firstName':'a'}", b'{"firstName":"a\nb"}', b'{"firstName":"\\x"}',
-    b'{"firstName":"\\u12"}', b'{"firstName":"\\ud800"}', b'{"firstName":"\\udc00\\ud800"}', b'{"firstName":"\xff"}',
+    b'{"firstName":"\\u12"}', b'{"firstName":"\\ud800"}', b'{"firstName":"\\udc00\\ud800"}', b'{"firstName":"\\udc00\\udc00"}', b'{"firstName":"\xff"}',
     b'{"firstName":"\xc0\xaf"}', b'{"firstName":"\xed\xa0\x80"}', b'{"firstName":tru}', b'{"firstName":truely}', b'\xef\xbb\xbf{}',
-    b'{"firstName":"' + SECRET.encode(), b"{" * 10000, b'{"a":' * 10000,
+    b'{"firstName":"' + SECRET.encode(), b"{" * 10000,
 ])
 def test_what_is_no_json_object_is_400(raw, body):
+    message = "The body is not a JSON object in UTF-8." if body else "A body is required."
     for method, path in [("POST", "/profile"), ("PUT", "/profile/x"), ("PATCH", "/profile/x")]:
         status, _, answer = raw(method, path, body, JSON.items())
-        assert status == 400 and refused(answer)
+        assert (status, refused(answer)) == (400, message)
     status, _, answer = raw("POST", "/api/v1/users", body, JSON.items())
-    assert (status, answer["success"]) == (400, False)
+    assert (status, answer) == (400, {"status": 400, "success": False, "message": message})
+
+
+def test_depth_is_refused_and_not_followed(raw):
+    status, _, answer = raw("POST", "/profile", b'{"a":' * 10000, JSON.items())
+    assert (status, refused(answer)) == (400, "Invalid fields: a is of a wrong type.")
 
 
 @pytest.mark.parametrize(("body", "message"), [
