@@ -15,8 +15,6 @@ import requests
 
 from program import GRPCURL, Database, Gateway, Service, directory, running
 
-EVERYTHING = ("profiles.read", "profiles.write", "cases.report", "support")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cases", type=int, default=200, help="how many requests schemathesis makes up")

@@ -98,7 +98,15 @@ class Gateway(Process):
         command = [ROOT / "scripts" / "gateway", "--listen", "127.0.0.1:0"]
         for service in services:
             command += ["--service", service]
-        command += ["--", "--log-level", "warning", "--file-flush-interval-msec", "50", "--admin-address-path", self.admin_file]
+        command += [
+            "--",
+            "--log-level",
+            "warning",
+            "--file-flush-interval-msec",
+            "50",
+            "--admin-address-path",
+            self.admin_file,
+        ]
         super().__init__(command, dict(os.environ), log)
         until(self._started, "Envoy does not start")
         listener = self.admin("/listeners?format=json").json()["listener_statuses"][0]
@@ -115,13 +123,18 @@ class Gateway(Process):
         return requests.get(f"http://{self.admin_file.read_text()}{path}", timeout=PATIENCE)
 
     def reaches_a_service(self) -> None:
-        until(lambda: requests.get(f"{self.url}/profile/x", timeout=PATIENCE).status_code != 503, "no service is reached")
+        until(
+            lambda: requests.get(f"{self.url}/profile/x", timeout=PATIENCE).status_code != 503, "no service is reached"
+        )
 
     def healthy(self) -> int:
         """How many services get calls."""
         statuses = self.admin("/clusters?format=json").json()["cluster_statuses"][0].get("host_statuses", [])
-        return sum(status["health_status"].get("eds_health_status") == "HEALTHY"
-                   and "failed_active_health_check" not in status["health_status"] for status in statuses)
+        return sum(
+            status["health_status"].get("eds_health_status") == "HEALTHY"
+            and "failed_active_health_check" not in status["health_status"]
+            for status in statuses
+        )
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 from openapi_spec_validator import validate
 
@@ -21,16 +20,22 @@ OPERATIONS = 5
 def test_the_document_is_openapi_with_every_path():
     document = yaml.safe_load(DOCUMENT.read_text())
     validate(document)
-    rules = re.findall(r'\b(get|put|post|patch): "([^"]+)"', (ROOT / "proto/profiles/v1/profile_service.proto").read_text())
+    rules = re.findall(
+        r'\b(get|put|post|patch): "([^"]+)"', (ROOT / "proto/profiles/v1/profile_service.proto").read_text()
+    )
     paths = {(method, path.replace("profile.id", "id")) for method, path in rules}
     assert len(paths) == OPERATIONS
-    assert paths == {(method, path) for path, item in document["paths"].items() for method in item if method != "parameters"}
+    assert paths == {
+        (method, path) for path, item in document["paths"].items() for method in item if method != "parameters"
+    }
 
 
 def test_the_document_has_every_field():
     document = yaml.safe_load(DOCUMENT.read_text())["components"]["schemas"]
     names = (ROOT / "deploy/envoy/names.lua").read_text()
-    fields = set(re.findall(r"^ +(\w+) = ", names.partition("Profile = {")[2].partition("UpdateProfileRequest")[0], re.MULTILINE)) - {"GENDER_UNSPECIFIED"}
+    fields = set(
+        re.findall(r"^ +(\w+) = ", names.partition("Profile = {")[2].partition("UpdateProfileRequest")[0], re.MULTILINE)
+    ) - {"GENDER_UNSPECIFIED"}
     assert set(document["Input"]["properties"]) == fields
     answered = [document[name]["properties"] for name in ("Values", "Stored", "Date")]
     assert {name for properties in answered for name in properties} == fields
@@ -40,10 +45,25 @@ def test_no_request_gets_an_answer_outside_the_document(new_world, pytestconfig,
     cases = pytestconfig.getoption("cases")
     key = new_world.database.key("north", "profiles.read", "profiles.write")
     new_world.client(key).person(email="john.doe@example.com")
-    command = [Path(sys.executable).with_name("schemathesis"), "run", DOCUMENT, "--url", new_world.gateway.url, "--seed", "1",
-               "--max-examples", str(cases // OPERATIONS), "--continue-on-failure", "--no-color", "--request-timeout", "20",
-               "-H", f"cv-api-key: {key}",
-               "--exclude-checks", "positive_data_acceptance"]
+    command = [
+        Path(sys.executable).with_name("schemathesis"),
+        "run",
+        DOCUMENT,
+        "--url",
+        new_world.gateway.url,
+        "--seed",
+        "1",
+        "--max-examples",
+        str(cases // OPERATIONS),
+        "--continue-on-failure",
+        "--no-color",
+        "--request-timeout",
+        "20",
+        "-H",
+        f"cv-api-key: {key}",
+        "--exclude-checks",
+        "positive_data_acceptance",
+    ]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "NO_PROXY": "*"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     made = re.search(r"(\d+) generated", done.stdout)

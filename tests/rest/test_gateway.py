@@ -45,38 +45,51 @@ def test_a_call_has_a_deadline_of_the_gateways(upstream):
 
 def test_a_request_id_is_passed_and_comes_back(upstream):
     service, client = upstream
-    for method, path, body in [("GET", "/profile/x", None), ("POST", "/api/v1/users", UPDATE), ("GET", "/nothing", None),
-                               ("POST", "/profile", {"nothing": "1"})]:
+    for method, path, body in [
+        ("GET", "/profile/x", None),
+        ("POST", "/api/v1/users", UPDATE),
+        ("GET", "/nothing", None),
+        ("POST", "/profile", {"nothing": "1"}),
+    ]:
         answer = client.request(method, path, json=body, headers={"x-request-id": "trace-1"})
         assert answer.headers["x-request-id"] == "trace-1"
     assert [call.metadata["x-request-id"] for call in service.calls] == ["trace-1"] * 2
-    assert client.get("/profile/x", headers={"x-request-id": "ada@example.com"}).headers.get("x-request-id") != "ada@example.com"
+    assert (
+        client.get("/profile/x", headers={"x-request-id": "ada@example.com"}).headers.get("x-request-id")
+        != "ada@example.com"
+    )
     assert client.get("/profile/x").headers["x-request-id"]
 
 
 def test_the_service_sees_the_key_and_nothing_of_the_routers(upstream):
     service, client = upstream
-    client.get("/profile/x", headers={"cv-api-key": "ps_k", "authorization": "Bearer ps_k", "x-envoy-anything": "9", "grpc-x": "1"})
+    client.get(
+        "/profile/x",
+        headers={"cv-api-key": "ps_k", "authorization": "Bearer ps_k", "x-envoy-anything": "9", "grpc-x": "1"},
+    )
     metadata = service.calls[0].metadata
     assert (metadata["cv-api-key"], metadata["authorization"]) == ("ps_k", "Bearer ps_k")
     assert not {"x-envoy-anything", "grpc-x"} & set(metadata)
 
 
-@pytest.mark.parametrize(("method", "path", "body", "calls"), [
-    ("GET", "/profile/x", None, 2),
-    ("POST", "/profile", CREATE, 1),
-    ("POST", "/profile?requestId=", CREATE, 1),
-    ("POST", "/profile?requestId=+", CREATE, 1),
-    ("POST", "/profile?requestId=%20%C2%A0", CREATE, 1),
-    ("POST", "/profile?requestId=r", CREATE, 2),
-    ("PUT", "/profile/x", CREATE, 1),
-    ("PUT", "/profile/x?request_id=r", CREATE, 2),
-    ("PATCH", "/profile/x", CREATE, 1),
-    ("PATCH", "/profile/x?requestId=r", CREATE, 2),
-    ("POST", "/api/v1/users", UPDATE, 1),
-    ("POST", "/api/v1/users", UPDATE | {"requestId": "\u2028"}, 1),
-    ("POST", "/api/v1/users", UPDATE | {"requestId": "r"}, 2),
-])
+@pytest.mark.parametrize(
+    ("method", "path", "body", "calls"),
+    [
+        ("GET", "/profile/x", None, 2),
+        ("POST", "/profile", CREATE, 1),
+        ("POST", "/profile?requestId=", CREATE, 1),
+        ("POST", "/profile?requestId=+", CREATE, 1),
+        ("POST", "/profile?requestId=%20%C2%A0", CREATE, 1),
+        ("POST", "/profile?requestId=r", CREATE, 2),
+        ("PUT", "/profile/x", CREATE, 1),
+        ("PUT", "/profile/x?request_id=r", CREATE, 2),
+        ("PATCH", "/profile/x", CREATE, 1),
+        ("PATCH", "/profile/x?requestId=r", CREATE, 2),
+        ("POST", "/api/v1/users", UPDATE, 1),
+        ("POST", "/api/v1/users", UPDATE | {"requestId": "\u2028"}, 1),
+        ("POST", "/api/v1/users", UPDATE | {"requestId": "r"}, 2),
+    ],
+)
 def test_only_what_may_be_repeated_is_tried_again(upstream, method, path, body, calls):
     service, client = upstream
     service.failures.append(grpc.StatusCode.UNAVAILABLE)
@@ -92,10 +105,19 @@ def test_it_is_tried_three_times_at_the_most(upstream):
     assert (client.get("/profile/x").status_code, len(service.calls)) == (503, 3)
 
 
-@pytest.mark.parametrize(("code", "status"), [
-    ("RESOURCE_EXHAUSTED", 429), ("DEADLINE_EXCEEDED", 504), ("OUT_OF_RANGE", 413), ("INTERNAL", 500), ("UNAVAILABLE", 503),
-    ("ABORTED", 409), ("ALREADY_EXISTS", 409), ("FAILED_PRECONDITION", 400),
-])
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("RESOURCE_EXHAUSTED", 429),
+        ("DEADLINE_EXCEEDED", 504),
+        ("OUT_OF_RANGE", 413),
+        ("INTERNAL", 500),
+        ("UNAVAILABLE", 503),
+        ("ABORTED", 409),
+        ("ALREADY_EXISTS", 409),
+        ("FAILED_PRECONDITION", 400),
+    ],
+)
 def test_codes_are_statuses(upstream, code, status):
     service, client = upstream
     for path, body in [("/profile", CREATE), ("/api/v1/users", UPDATE)]:

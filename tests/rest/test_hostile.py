@@ -12,8 +12,26 @@ from program import until
 
 JSON = {"content-type": "application/json"}
 SECRET = "Marylebone"  # a value that no answer may show
-ODD = ['"', "\\", "\\\\", "?", "/", "a/b?c&d=e#f%20%", "é", "日本語", "😀", "a\u2028b", "{}", '","role":"ADMIN', '"dob":"1995-10-01"',
-       "</script>", "%00", "\\u0041", "a'b", "x" * 100]
+ODD = [
+    '"',
+    "\\",
+    "\\\\",
+    "?",
+    "/",
+    "a/b?c&d=e#f%20%",
+    "é",
+    "日本語",
+    "😀",
+    "a\u2028b",
+    "{}",
+    '","role":"ADMIN',
+    '"dob":"1995-10-01"',
+    "</script>",
+    "%00",
+    "\\u0041",
+    "a'b",
+    "x" * 100,
+]
 
 
 @pytest.fixture
@@ -62,13 +80,39 @@ def test_text_comes_through_the_second_document(north, email, text):
     assert (user["address"], user["dob"]) == (text, "1990-01-01T00:00:00.000Z")
 
 
-@pytest.mark.parametrize("body", [
-    b"", b" ", b"[]", b'"x"', b"1", b"null", b"{", b'{"firstName"}', b'{"firstName":}', b'{"firstName":"a",}', b"{}{}", b"{} x",
-    b'{"firstName":"a" "lastName":"b"}', b"{'firstName':'a'}", b'{"firstName":"a\nb"}', b'{"firstName":"\\x"}',
-    b'{"firstName":"\\u12"}', b'{"firstName":"\\ud800"}', b'{"firstName":"\\udc00\\ud800"}', b'{"firstName":"\\udc00\\udc00"}', b'{"firstName":"\xff"}',
-    b'{"firstName":"\xc0\xaf"}', b'{"firstName":"\xed\xa0\x80"}', b'{"firstName":tru}', b'{"firstName":truely}', b'\xef\xbb\xbf{}',
-    b'{"firstName":"' + SECRET.encode(), b"{" * 10000,
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"[]",
+        b'"x"',
+        b"1",
+        b"null",
+        b"{",
+        b'{"firstName"}',
+        b'{"firstName":}',
+        b'{"firstName":"a",}',
+        b"{}{}",
+        b"{} x",
+        b'{"firstName":"a" "lastName":"b"}',
+        b"{'firstName':'a'}",
+        b'{"firstName":"a\nb"}',
+        b'{"firstName":"\\x"}',
+        b'{"firstName":"\\u12"}',
+        b'{"firstName":"\\ud800"}',
+        b'{"firstName":"\\udc00\\ud800"}',
+        b'{"firstName":"\\udc00\\udc00"}',
+        b'{"firstName":"\xff"}',
+        b'{"firstName":"\xc0\xaf"}',
+        b'{"firstName":"\xed\xa0\x80"}',
+        b'{"firstName":tru}',
+        b'{"firstName":truely}',
+        b"\xef\xbb\xbf{}",
+        b'{"firstName":"' + SECRET.encode(),
+        b"{" * 10000,
+    ],
+)
 def test_what_is_no_json_object_is_400(raw, body):
     message = "The body is not a JSON object in UTF-8." if body else "A body is required."
     for method, path in [("POST", "/profile"), ("PUT", "/profile/x"), ("PATCH", "/profile/x")]:
@@ -83,25 +127,30 @@ def test_depth_is_refused_and_not_followed(raw):
     assert (status, refused(answer)) == (400, "Invalid fields: a is of a wrong type.")
 
 
-@pytest.mark.parametrize(("body", "message"), [
-    ({"firstNam": SECRET}, "Invalid fields: firstNam is not known."),
-    ({"profile": {"city": SECRET}}, "Invalid fields: profile is not known."),
-    ({f"{SECRET} is a value": 1}, "Invalid fields: a field is of a wrong type."),
-    ({f"{SECRET} is a value": SECRET}, "Invalid fields: a field is not known."),
-    ({"city": 1}, "Invalid fields: city is of a wrong type."),
-    ({"city": [SECRET]}, "Invalid fields: city is of a wrong type."),
-    ({"city": True}, "Invalid fields: city must be a string."),
-    ({"city": {"x": SECRET}}, "Invalid fields: city must be a string."),
-    ({"gender": 1}, "Invalid fields: gender is of a wrong type."),
-    ({"gender": SECRET}, "Invalid fields: gender must be one of FEMALE, GENDER_UNSPECIFIED, MALE, OTHER."),
-    ({"firstName": "a", "first_name": SECRET}, "is there twice."),
-])
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"firstNam": SECRET}, "Invalid fields: firstNam is not known."),
+        ({"profile": {"city": SECRET}}, "Invalid fields: profile is not known."),
+        ({f"{SECRET} is a value": 1}, "Invalid fields: a field is of a wrong type."),
+        ({f"{SECRET} is a value": SECRET}, "Invalid fields: a field is not known."),
+        ({"city": 1}, "Invalid fields: city is of a wrong type."),
+        ({"city": [SECRET]}, "Invalid fields: city is of a wrong type."),
+        ({"city": True}, "Invalid fields: city must be a string."),
+        ({"city": {"x": SECRET}}, "Invalid fields: city must be a string."),
+        ({"gender": 1}, "Invalid fields: gender is of a wrong type."),
+        ({"gender": SECRET}, "Invalid fields: gender must be one of FEMALE, GENDER_UNSPECIFIED, MALE, OTHER."),
+        ({"firstName": "a", "first_name": SECRET}, "is there twice."),
+    ],
+)
 def test_a_field_that_is_wrong_is_named_and_its_value_is_not(raw, body, message):
     status, _, answer = raw("POST", "/profile", json.dumps(body).encode(), JSON.items())
     assert status == 400 and refused(answer).endswith(message)
 
 
-@pytest.mark.parametrize("body", [b'{"city":"a","city":"b"}', b'{"city":"a","c\\u0069ty":"b"}', b'{"city":null,"city":"b"}'])
+@pytest.mark.parametrize(
+    "body", [b'{"city":"a","city":"b"}', b'{"city":"a","c\\u0069ty":"b"}', b'{"city":null,"city":"b"}']
+)
 def test_a_field_is_there_once(north, raw, body):
     ada = north.person()
     status, _, answer = raw("PATCH", f"/profile/{ada['id']}", body, JSON.items())
@@ -109,21 +158,24 @@ def test_a_field_is_there_once(north, raw, body):
     assert north.get(f"/profile/{ada['id']}").json() == ada
 
 
-@pytest.mark.parametrize(("query", "message"), [
-    ("nothing=1", "Invalid query: nothing is not known."),
-    ("city=" + SECRET, "Invalid query: city is not known."),
-    ("profile.city=" + SECRET, "Invalid query: profile.city is not known."),
-    ("profile.firstName=" + SECRET, "Invalid query: profile.firstName is not known."),
-    ("%63ity=" + SECRET, "Invalid query: a parameter is not known."),
-    ("profile%2Ecity=" + SECRET, "Invalid query: a parameter is not known."),
-    (SECRET + "%20x", "Invalid query: a parameter is not known."),
-    ("updateMask.paths=city", "Invalid query: updateMask.paths is not known."),
-    ("requestId=a&request_id=b", "Invalid query: request_id is there twice."),
-    ("requestId=%ff", "Invalid query: requestId is not well formed."),
-    ("requestId=%4", "Invalid query: requestId is not well formed."),
-    ("validateOnly=" + SECRET, "Invalid query: validateOnly must be true or false."),
-    ("validateOnly=", "Invalid query: validateOnly must be true or false."),
-])
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("nothing=1", "Invalid query: nothing is not known."),
+        ("city=" + SECRET, "Invalid query: city is not known."),
+        ("profile.city=" + SECRET, "Invalid query: profile.city is not known."),
+        ("profile.firstName=" + SECRET, "Invalid query: profile.firstName is not known."),
+        ("%63ity=" + SECRET, "Invalid query: a parameter is not known."),
+        ("profile%2Ecity=" + SECRET, "Invalid query: a parameter is not known."),
+        (SECRET + "%20x", "Invalid query: a parameter is not known."),
+        ("updateMask.paths=city", "Invalid query: updateMask.paths is not known."),
+        ("requestId=a&request_id=b", "Invalid query: request_id is there twice."),
+        ("requestId=%ff", "Invalid query: requestId is not well formed."),
+        ("requestId=%4", "Invalid query: requestId is not well formed."),
+        ("validateOnly=" + SECRET, "Invalid query: validateOnly must be true or false."),
+        ("validateOnly=", "Invalid query: validateOnly must be true or false."),
+    ],
+)
 def test_no_field_travels_in_the_query(north, raw, query, message):
     ada = north.person()
     status, _, answer = raw("PATCH", f"/profile/{ada['id']}?{query}", b'{"state":"NY"}', JSON.items())
@@ -138,9 +190,25 @@ def test_a_get_takes_no_query_and_no_body(north, raw):
     assert (status, refused(answer)) == (400, "This request has no body.")
 
 
-@pytest.mark.parametrize("path", ["/", "/profile/", "/profiles", "/profile/x/y", "/api/v1/users/", "/api/v1", "//profile", "/PROFILE", "/admin",
-                                  "/profiles.v1.ProfileService/GetProfile", "/profiles.v1.SupportService/FindProfile", "/stats",
-                                  "/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/profile/",
+        "/profiles",
+        "/profile/x/y",
+        "/api/v1/users/",
+        "/api/v1",
+        "//profile",
+        "/PROFILE",
+        "/admin",
+        "/profiles.v1.ProfileService/GetProfile",
+        "/profiles.v1.SupportService/FindProfile",
+        "/stats",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    ],
+)
 def test_an_unknown_path_is_404_and_grpc_is_not_spoken(raw, path):
     for method in ("GET", "POST"):
         status, _, answer = raw(method, path, b"{}", JSON.items())
@@ -149,17 +217,44 @@ def test_an_unknown_path_is_404_and_grpc_is_not_spoken(raw, path):
         assert (status, refused(answer)) == (415, "The body must be application/json in UTF-8 without an encoding.")
 
 
-@pytest.mark.parametrize(("method", "path", "allow"), [
-    ("GET", "/profile", "POST"), ("DELETE", "/profile", "POST"), ("POST", "/profile/x", "GET, PUT, PATCH"),
-    ("DELETE", "/profile/x", "GET, PUT, PATCH"), ("OPTIONS", "/profile/x", "GET, PUT, PATCH"), ("TRACE", "/profile/x", "GET, PUT, PATCH"),
-    ("HEAD", "/profile/x", "GET, PUT, PATCH"), ("PUT", "/api/v1/users", "POST"), ("HEAD", "/api/v1/users", "POST"),
-])
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/profile", "POST"),
+        ("DELETE", "/profile", "POST"),
+        ("POST", "/profile/x", "GET, PUT, PATCH"),
+        ("DELETE", "/profile/x", "GET, PUT, PATCH"),
+        ("OPTIONS", "/profile/x", "GET, PUT, PATCH"),
+        ("TRACE", "/profile/x", "GET, PUT, PATCH"),
+        ("HEAD", "/profile/x", "GET, PUT, PATCH"),
+        ("PUT", "/api/v1/users", "POST"),
+        ("HEAD", "/api/v1/users", "POST"),
+    ],
+)
 def test_a_wrong_method_is_405(raw, method, path, allow):
     status, headers, _ = raw(method, path)
     assert (status, headers["allow"]) == (405, allow)
 
 
-@pytest.mark.parametrize("name", ["12345", "a%2Fb", "a%3Fb", "%22", "%5C", "%FF", "%C3%A9", "a:b", "%20", "a%00", "..%2f..%2fprofile", "a;b", "*", "{id}"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "12345",
+        "a%2Fb",
+        "a%3Fb",
+        "%22",
+        "%5C",
+        "%FF",
+        "%C3%A9",
+        "a:b",
+        "%20",
+        "a%00",
+        "..%2f..%2fprofile",
+        "a;b",
+        "*",
+        "{id}",
+    ],
+)
 def test_an_id_that_is_none_is_400(raw, name):
     for method, body in [("GET", None), ("PATCH", b'{"city":"Rome"}')]:
         status, _, answer = raw(method, f"/profile/{name}", body, JSON.items() if body else ())
@@ -180,25 +275,50 @@ def test_an_escaped_id_is_the_same_id(north, raw):
     assert (status, answer["city"]) == (200, "Rome")
 
 
-@pytest.mark.parametrize(("size", "status"), [(64 * 1024, 400), (64 * 1024 + 1, 413), (100_000, 413), (1024 * 1024, 413)])
+@pytest.mark.parametrize(
+    ("size", "status"), [(64 * 1024, 400), (64 * 1024 + 1, 413), (100_000, 413), (1024 * 1024, 413)]
+)
 def test_a_body_over_64_kib_is_413(world, north, size, status):
     body = b'{"city":"' + b"x" * (size - 11) + b'"}'
     assert len(body) == size
     for path in ("/profile", "/api/v1/users"):
         answer = north.post(path, data=body, headers=JSON)
         assert answer.status_code == status and "xxx" not in answer.text and answer.json()["message"]
-        answer = north.post(path, data=iter([body[:30000], body[30000:]]), headers=JSON)  # in chunks, of no known length
+        answer = north.post(
+            path, data=iter([body[:30000], body[30000:]]), headers=JSON
+        )  # in chunks, of no known length
         assert answer.status_code == status and "xxx" not in answer.text and answer.json()["message"]
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/grpc", "application/grpc+json", "application/grpc-web",
-                                  "application/jsonp", "application/json; charset=latin1", "multipart/form-data", ""])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/grpc",
+        "application/grpc+json",
+        "application/grpc-web",
+        "application/jsonp",
+        "application/json; charset=latin1",
+        "multipart/form-data",
+        "",
+    ],
+)
 def test_a_body_that_is_said_to_be_no_json_is_415(raw, kind):
     status, _, answer = raw("POST", "/profile", b'{"firstName":"a","lastName":"b"}', [("content-type", kind)])
     assert (status, answer["code"]) == (415, 3)
 
 
-@pytest.mark.parametrize("kind", ["application/json", "Application/JSON", "application/json; charset=UTF-8", 'application/json;charset="utf-8"', None])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json",
+        "Application/JSON",
+        "application/json; charset=UTF-8",
+        'application/json;charset="utf-8"',
+        None,
+    ],
+)
 def test_a_body_may_be_said_to_be_json_in_every_way(raw, kind):
     headers = [("content-type", kind)] if kind else []
     assert raw("POST", "/profile", b'{"firstName":"a","lastName":"b"}', headers)[0] == 201
@@ -215,9 +335,17 @@ def test_a_get_that_says_it_is_grpc_is_a_get(north, raw):
 
 def test_no_header_is_a_way_around(north, south, nobody, raw):
     ada = south.person()
-    for headers in [{"x-forwarded-for": "127.0.0.1"}, {"x-envoy-original-path": "/profile"}, {"x-envoy-internal": "true"},
-                    {"x-http-method-override": "GET"}, {"grpc-timeout": "1n"}, {"x-envoy-upstream-rq-timeout-ms": "1"},
-                    {"x-envoy-expected-rq-timeout-ms": "1"}, {"te": "trailers"}, {"x-organization": "south"}]:
+    for headers in [
+        {"x-forwarded-for": "127.0.0.1"},
+        {"x-envoy-original-path": "/profile"},
+        {"x-envoy-internal": "true"},
+        {"x-http-method-override": "GET"},
+        {"grpc-timeout": "1n"},
+        {"x-envoy-upstream-rq-timeout-ms": "1"},
+        {"x-envoy-expected-rq-timeout-ms": "1"},
+        {"te": "trailers"},
+        {"x-organization": "south"},
+    ]:
         assert nobody.get(f"/profile/{ada['id']}", headers=headers).status_code == 401
         assert north.get(f"/profile/{ada['id']}", headers=headers).status_code == 404
         assert south.get(f"/profile/{ada['id']}", headers=headers).status_code == 200
@@ -230,8 +358,12 @@ def test_a_foreign_key_and_a_key_without_the_scope_change_nothing(north, south, 
     assert south.put(f"/profile/{ada['id']}", json=foreign, headers={"if-match": '"1"'}).status_code == 404
     assert south.update({"email": email, "city": "Rome"}).status_code == 400
     supporter = world.client(world.database.key("north", "support", "cases.report"))
-    for answer in [supporter.get(f"/profile/{ada['id']}"), supporter.post("/profile", json=foreign),
-                   supporter.put(f"/profile/{ada['id']}", json=foreign), supporter.update({"email": email, "city": "Rome"})]:
+    for answer in [
+        supporter.get(f"/profile/{ada['id']}"),
+        supporter.post("/profile", json=foreign),
+        supporter.put(f"/profile/{ada['id']}", json=foreign),
+        supporter.update({"email": email, "city": "Rome"}),
+    ]:
         assert answer.status_code == 403
     assert north.get(f"/profile/{ada['id']}").json() == ada
     both = {"authorization": f"Bearer {south.headers['cv-api-key']}"}
@@ -244,8 +376,15 @@ def test_headers_are_bounded(raw):
         assert (status, answer) == (431, {"code": 3, "message": "The headers are too large."})
 
 
-@pytest.mark.parametrize("bytes_", [b"GET\r\n\r\n", b"\x16\x03\x01", b"GET /profile/x HTTP/1.1\r\nbad header\r\n\r\n",
-                                    b"POST /profile HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "bytes_",
+    [
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01",
+        b"GET /profile/x HTTP/1.1\r\nbad header\r\n\r\n",
+        b"POST /profile HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
 def test_what_is_no_http_is_closed_without_an_echo(world, bytes_):
     with socket.create_connection(("127.0.0.1", world.gateway.port), 20) as connection:
         connection.sendall(bytes_)
@@ -258,7 +397,11 @@ def test_what_is_no_http_is_closed_without_an_echo(world, bytes_):
 
 
 def test_the_log_has_nothing_of_a_person(world, north, email):
-    north.post(f"/profile?requestId={SECRET}", json={"firstName": SECRET, "lastName": "B", "email": email}, headers={"x-request-id": email})
+    north.post(
+        f"/profile?requestId={SECRET}",
+        json={"firstName": SECRET, "lastName": "B", "email": email},
+        headers={"x-request-id": email},
+    )
     north.get(f"/nothing/{SECRET}", headers={"x-request-id": "trace-1"})
     north.get(f"/profile/{SECRET}?city={SECRET}")
     until(lambda: [line for line in world.gateway.log() if line.get("request_id") == "trace-1"], "there is no line")

@@ -7,8 +7,16 @@ import re
 import pytest
 
 MASTER = {
-    "firstName": "John", "lastName": "Doe", "dob": "1995-10-01", "gender": "MALE", "address": "123 ABC street",
-    "address2": "Apt 2", "city": "NYC", "state": "NY", "country": "US", "postalCode": "01010",
+    "firstName": "John",
+    "lastName": "Doe",
+    "dob": "1995-10-01",
+    "gender": "MALE",
+    "address": "123 ABC street",
+    "address2": "Apt 2",
+    "city": "NYC",
+    "state": "NY",
+    "country": "US",
+    "postalCode": "01010",
 }
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
 UTC = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
@@ -44,12 +52,20 @@ def test_put_replaces_everything_and_clears_what_is_absent(north):
     assert answer.status_code == 200
     assert answer.headers["etag"] == answer.json()["etag"] == '"2"'
     assert {name: answer.json().get(name) for name in ("lastName", "city", "gender")} == {
-        "lastName": "King", "city": None, "gender": None}
+        "lastName": "King",
+        "city": None,
+        "gender": None,
+    }
 
 
 def test_put_takes_back_what_get_answered(north, support):
     ada = north.person(city="London", dob="1990-01-02")
-    report = {"case_id": ada["id"], "profile_id": ada["id"], "status": "ASSIGNED", "status_time": "2026-01-05T10:00:00Z"}
+    report = {
+        "case_id": ada["id"],
+        "profile_id": ada["id"],
+        "status": "ASSIGNED",
+        "status_time": "2026-01-05T10:00:00Z",
+    }
     support("CaseService/ReportCaseStatus", report)
     ada = north.get(f"/profile/{ada['id']}").json()
     assert ada["lockedFields"] == "firstName,lastName,dob,gender"
@@ -72,18 +88,29 @@ def test_patch_sets_keeps_and_clears(north, body):
     assert (changed["country"], changed["state"]) == ("GB", "NY")
 
 
-@pytest.mark.parametrize("query", ["updateMask=city,country", "update_mask=city,country", "updateMask=city&updateMask=country",
-                                   "updateMask=city%2Ccountry"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "updateMask=city,country",
+        "update_mask=city,country",
+        "updateMask=city&updateMask=country",
+        "updateMask=city%2Ccountry",
+    ],
+)
 def test_a_mask_names_what_changes(north, query):
     ada = north.person(city="London", country="GB", state="NY")
     changed = north.patch(f"/profile/{ada['id']}?{query}", json={"city": "Paris", "state": "CA"}).json()
     assert (changed["city"], changed.get("country"), changed["state"]) == ("Paris", None, "NY")
 
 
-@pytest.mark.parametrize(("mask", "field"), [("firstName", "firstName"), ("first_name", "firstName"), ("postalCode", "postalCode")])
+@pytest.mark.parametrize(
+    ("mask", "field"), [("firstName", "firstName"), ("first_name", "firstName"), ("postalCode", "postalCode")]
+)
 def test_a_mask_is_in_camel_or_snake_case(north, mask, field):
     ada = north.person()
-    changed = north.patch(f"/profile/{ada['id']}", params={"updateMask": mask}, json={field: "7", "city": "Rome"}).json()
+    changed = north.patch(
+        f"/profile/{ada['id']}", params={"updateMask": mask}, json={field: "7", "city": "Rome"}
+    ).json()
     assert (changed[field], changed.get("city")) == ("7", None)
 
 
@@ -127,10 +154,13 @@ def test_only_a_current_if_match_writes(north):
     assert north.patch(path, json={"city": "Bonn", "etag": '"3"'}, headers={"if-match": '"3"'}).headers["etag"] == '"4"'
 
 
-@pytest.mark.parametrize(("header", "etag", "message"), [
-    ('"1", "2"', None, "If-Match must have one etag."),
-    ('"1"', '"2"', "If-Match and the etag of the body differ."),
-])
+@pytest.mark.parametrize(
+    ("header", "etag", "message"),
+    [
+        ('"1", "2"', None, "If-Match must have one etag."),
+        ('"1"', '"2"', "If-Match and the etag of the body differ."),
+    ],
+)
 def test_if_match_is_one_etag_and_the_bodys_if_that_has_one(north, header, etag, message):
     ada = north.person()
     answer = north.patch(f"/profile/{ada['id']}", json={"city": "Rome", "etag": etag}, headers={"if-match": header})

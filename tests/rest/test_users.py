@@ -57,7 +57,9 @@ def test_a_midnight_is_a_date_of_birth(north, email, dob):
     assert north.update({"email": email, "dob": dob}).json()["data"]["user"]["dob"] == "1995-10-02T00:00:00.000Z"
 
 
-@pytest.mark.parametrize("dob", ["1995-10-02T01:00:00.000Z", "1995-10-02T00:00:00.001Z", "1995-02-31T00:00:00.000Z", "1995-10-02T00:00:00.Z"])
+@pytest.mark.parametrize(
+    "dob", ["1995-10-02T01:00:00.000Z", "1995-10-02T00:00:00.001Z", "1995-02-31T00:00:00.000Z", "1995-10-02T00:00:00.Z"]
+)
 def test_no_other_time_is_a_date_of_birth(north, email, dob):
     north.person(email=email)
     status, message = failure(north.update({"email": email, "dob": dob}))
@@ -65,7 +67,10 @@ def test_no_other_time_is_a_date_of_birth(north, email, dob):
 
 
 def test_a_midnight_is_no_date_of_birth_in_the_first_document(north):
-    assert north.post("/profile", json={"firstName": "A", "lastName": "B", "dob": "1995-10-02T00:00:00.000Z"}).status_code == 400
+    assert (
+        north.post("/profile", json={"firstName": "A", "lastName": "B", "dob": "1995-10-02T00:00:00.000Z"}).status_code
+        == 400
+    )
 
 
 def test_what_was_answered_can_be_sent_back(north, email):
@@ -112,7 +117,10 @@ def test_invalid_fields_are_named(north, email):
     status, message = failure(north.update({"email": email, "country": "XX", "postalCode": "12a"}))
     assert status == 400 and "data.country" in message and "data.postal_code" in message
     assert failure(north.update({"city": "Rome"}))[1].startswith("Invalid fields: data.email")
-    assert failure(north.update({"email": email, "shoeSize": "9"})) == (400, "Invalid fields: data.shoeSize is not known.")
+    assert failure(north.update({"email": email, "shoeSize": "9"})) == (
+        400,
+        "Invalid fields: data.shoeSize is not known.",
+    )
     assert failure(north.update({"email": email, "city": 9})) == (400, "Invalid fields: city is of a wrong type.")
     message = "Invalid fields: data.gender must be one of FEMALE, GENDER_UNSPECIFIED, MALE, OTHER."
     assert failure(north.update({"email": email, "gender": "male"})) == (400, message)
@@ -125,15 +133,21 @@ def test_another_action_is_400(north, email, action):
     assert failure(answer) == (400, "Invalid fields: action must be UPDATE_PROFILE.")
 
 
-@pytest.mark.parametrize(("body", "message"), [
-    ({"data": {}}, "Invalid fields: action must be UPDATE_PROFILE."),
-    ({"action": "UPDATE_PROFILE"}, "Invalid fields: data is required."),
-    ({"action": "UPDATE_PROFILE", "data": None}, "Invalid fields: data is required."),
-    ({"action": "UPDATE_PROFILE", "data": "x"}, "Invalid fields: data must be an object."),
-    ({"action": "UPDATE_PROFILE", "data": {"city": {}}}, "Invalid fields: city is of a wrong type."),
-    ({"action": "UPDATE_PROFILE", "data": {}, "validateOnly": "true"}, "Invalid fields: validateOnly must be true or false."),
-    ({"action": "UPDATE_PROFILE", "data": {}, "email": "x"}, "Invalid fields: email is not known."),
-])
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"data": {}}, "Invalid fields: action must be UPDATE_PROFILE."),
+        ({"action": "UPDATE_PROFILE"}, "Invalid fields: data is required."),
+        ({"action": "UPDATE_PROFILE", "data": None}, "Invalid fields: data is required."),
+        ({"action": "UPDATE_PROFILE", "data": "x"}, "Invalid fields: data must be an object."),
+        ({"action": "UPDATE_PROFILE", "data": {"city": {}}}, "Invalid fields: city is of a wrong type."),
+        (
+            {"action": "UPDATE_PROFILE", "data": {}, "validateOnly": "true"},
+            "Invalid fields: validateOnly must be true or false.",
+        ),
+        ({"action": "UPDATE_PROFILE", "data": {}, "email": "x"}, "Invalid fields: email is not known."),
+    ],
+)
 def test_another_shape_is_400(north, body, message):
     assert failure(north.post("/api/v1/users", json=body)) == (400, message)
 
@@ -150,7 +164,9 @@ def test_every_other_failure_keeps_its_status_in_the_envelope(north, world, emai
     reader = world.client(world.database.key("north", "profiles.read"))
     assert failure(reader.update({"email": email})) == (403, "The API key lacks the scope profiles.write.")
     assert failure(north.update({"email": email, "city": "Rome", "etag": '"9"'}))[0] == 412
-    assert failure(north.post("/api/v1/users", data="x" * 70000, headers={"content-type": "application/json"}))[0] == 413
+    assert (
+        failure(north.post("/api/v1/users", data="x" * 70000, headers={"content-type": "application/json"}))[0] == 413
+    )
     assert failure(north.post("/api/v1/users", data="{}", headers={"content-type": "text/plain"}))[0] == 415
     assert failure(north.get("/api/v1/users")) == (405, "The path does not have this method.")
 
