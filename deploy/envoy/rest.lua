@@ -366,40 +366,32 @@ local function answer(handle, problem)
 end
 
 function envoy_on_request(handle)
-  local headers = handle:headers()
-  keep_tame_request_id(headers)
+  keep_tame_request_id(handle:headers())
+  -- Whatever becomes of it, a request is read to its end: clients of HTTP/2 may lose an answer that comes earlier.
+  local body = handle:body()
   local route = names.routes[handle:streamInfo():routeName()]
   if not route then
     return
   end
-  local path, query = headers:get(":path"):match("^([^?]*)%??(.*)$")
-  local fine, values = pcall(function()
-    if not route.message then
-      headers:remove("content-type")
-    elseif not is_json(headers) then
-      refuse("The body must be application/json in UTF-8 without an encoding.", "415")
-    end
-    return parameters(query, route.query)
-  end)
-  if not fine then
-    return answer(handle, values)
-  end
-  local body = handle:body()
   local text = body and body:getBytes(0, body:length()) or ""
-  headers = handle:headers()
-  local repeatable
-  fine, text, repeatable = pcall(function()
+  local headers = handle:headers()
+  local fine, made, repeatable = pcall(function()
     if #text > LARGEST_BODY then
       refuse("The body is larger than 64 KiB.", "413", OUT_OF_RANGE)
+    elseif route.message and not is_json(headers) then
+      refuse("The body must be application/json in UTF-8 without an encoding.", "415")
     end
-    return request_body(route, headers, path, values, text)
+    local path, query = headers:get(":path"):match("^([^?]*)%??(.*)$")
+    return request_body(route, headers, path, parameters(query, route.query), text)
   end)
   if not fine then
-    return answer(handle, text)
+    return answer(handle, made)
   end
-  if text then
+  if made then
     headers:replace("content-type", "application/json")
-    body:setBytes(text)
+    body:setBytes(made)
+  else
+    headers:remove("content-type") -- there is no body, and it must not say gRPC
   end
   if repeatable then
     -- The service may have heard of such a request already.

@@ -408,3 +408,19 @@ def test_the_log_has_nothing_of_a_person(world, north, email):
     log = world.gateway.log_file.read_text()
     for word in (SECRET, email, north.headers["cv-api-key"].rpartition("_")[2]):
         assert word not in log
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "status"),
+    [("/nothing", "application/json", 404), ("/profile/x", "application/json", 405), ("/profile", "text/plain", 415)],
+)
+def test_an_answer_waits_for_the_end_of_its_request(world, path, kind, status):
+    with socket.create_connection(("127.0.0.1", world.gateway.port), 20) as connection:
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: 2\r\n\r\n"
+        connection.sendall(head.encode() + b"{")
+        connection.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(20)
+        connection.sendall(b"}")
+        assert connection.recv(65536).startswith(f"HTTP/1.1 {status} ".encode())
