@@ -4,8 +4,8 @@ WORKDIR /build
 # The dependencies are a layer of their own, which stands until one of these files changes.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
-RUN mkdir -p src tests/it \
-    && touch src/lib.rs tests/it/main.rs \
+RUN mkdir -p src tests/it benches \
+    && touch src/lib.rs tests/it/main.rs benches/main.rs \
     && echo 'fn main() {}' > src/main.rs \
     && cargo build --release --locked
 

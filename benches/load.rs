@@ -21,6 +21,9 @@ use crate::wire::Connection;
 /// The longest latency that is told apart from longer ones, in microseconds.
 const LONGEST_US: u64 = 60_000_000;
 
+/// How exact the clock of an open loop is: a finer one takes from the server's processor what no client would.
+const TICK: Duration = Duration::from_micros(500);
+
 /// Calls at once on one connection that the server takes.
 const STREAMS: usize = 100;
 
@@ -248,7 +251,7 @@ fn open(args: &LoadArgs, mut caller: Caller<'_>, rate: f64, until: Instant) -> i
                 Ok::<_, io::Error>(())
             });
             while due < until && !connection.going_away() {
-                thread::sleep(due.saturating_duration_since(Instant::now()));
+                thread::sleep(due.saturating_duration_since(Instant::now()).max(TICK));
                 while due <= Instant::now() && connection.pending() < STREAMS {
                     caller.send(&connection, due);
                     sent.fetch_add(1, Ordering::SeqCst);

@@ -7,6 +7,11 @@ mod wire;
 use std::{error::Error, io::Write as _};
 
 use clap::Parser;
+use mimalloc::MiMalloc;
+
+/// As the service has it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Parser)]
 enum Command {

@@ -113,7 +113,7 @@ class Postgres:
 
 
 def pgbench_scripts() -> dict[str, str]:
-    """The statements that the service sends; test of `docs/benchmarks.md`: they are what log_statement shows."""
+    """The statements that the service sends, as `log_statement` shows them."""
     person = r"""\set n random(0, :people - 1)
 \set o :n % """ + str(ORGANIZATIONS) + r"""
 \set value random(0, 99999999)
@@ -354,7 +354,7 @@ def main() -> None:
     parser.add_argument("--url", required=True)
     parser.add_argument("--quick", action="store_true", help="a short run that shows that everything works; writes nothing")
     args = parser.parse_args()
-    args.rounds, args.seconds, args.people, args.memory_seconds = (1, 1, 20000, 5) if args.quick else (5, 4, 200_000, 300)
+    args.rounds, args.seconds, args.people, args.memory_seconds = (1, 0.3, 2000, 1) if args.quick else (5, 4, 200_000, 300)
     directory = Path(tempfile.mkdtemp(prefix="profile-bench."))
     bench = Bench(args, directory)
     try:

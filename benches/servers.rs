@@ -4,12 +4,15 @@ use std::{error::Error, net::SocketAddr};
 
 use clap::{Args, ValueEnum};
 use profile_service::{
-    DatabaseUrl, Limits, Server, Store,
+    Batches, DatabaseUrl, Limits, Server, Store,
     pb::{self, profile_service_server::ProfileService},
 };
 use tokio::{net::TcpListener, signal::unix};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
+
+/// Connections to PostgreSQL, as the service has them.
+const CONNECTIONS: u32 = 16;
 
 #[derive(Args)]
 pub struct ServeArgs {
@@ -37,11 +40,12 @@ pub fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
 
 async fn serve(args: ServeArgs) -> Result<(), Box<dyn Error>> {
     let mut terminate = unix::signal(unix::SignalKind::terminate())?;
-    let store = Store::connect(&DatabaseUrl::parse(&args.database_url.into())?, 16).await?;
+    let store = Store::connect(&DatabaseUrl::parse(&args.database_url.into())?, CONNECTIONS).await?;
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     tracing::info!(address = %listener.local_addr()?, "listening");
     let age = std::time::Duration::from_mins(5);
-    let limits = Limits { in_flight: 512, read_batch: 1, connections: 1024, connection_age: age, drain: age };
+    let reads = Batches { queries: CONNECTIONS as usize, profiles: 1 };
+    let limits = Limits { in_flight: 512, reads, connections: 1024, connection_age: age, drain: age };
     let server = Server::new(listener, store, limits);
     let stop = CancellationToken::new();
     let stopping = stop.clone();

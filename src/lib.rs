@@ -10,6 +10,7 @@ mod grpc;
 pub use grpc::pb;
 
 mod read;
+pub use read::Batches;
 mod write;
 
 mod keys;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, database::DatabaseArgs, key, organization};
 use crate::{
     keys::Scope,
+    read::Batches,
     server::{Drained, Limits, Server},
     store::Store,
 };
@@ -21,9 +22,6 @@ const DEMO: &str = "demo";
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
-
-/// Profiles that one query reads at the most.
-const READ_BATCH: usize = 128;
 
 /// How to serve.
 #[derive(Debug, Args)]
@@ -74,7 +72,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let limits = Limits {
         in_flight: args.max_in_flight.into(),
-        read_batch: READ_BATCH,
+        reads: Batches::default(),
         connections: args.max_connections.into(),
         connection_age: *args.max_connection_age,
         drain: *args.drain_timeout,

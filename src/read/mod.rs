@@ -4,7 +4,7 @@ mod profiles;
 
 use uuid::Uuid;
 
-pub use self::profiles::Profiles;
+pub use self::profiles::{Batches, Profiles};
 
 use crate::{
     entity::{profile, profile_change},

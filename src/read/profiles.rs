@@ -5,19 +5,33 @@
 use std::{collections::HashMap, sync::Arc};
 
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot},
     task::yield_now,
+    time::{Instant, timeout_at},
 };
 use uuid::Uuid;
 
 use crate::{
     entity::profile::Model,
     error::{Error, Result},
-    store::{self, Store},
+    store::{self, Line, Store},
 };
 
-/// Queries at once: while one is on its way, the reads for the next one gather, and a lone read waits for nothing.
-const QUERIES: usize = 2;
+/// How reads become queries.
+#[derive(Clone, Copy, Debug)]
+pub struct Batches {
+    /// Queries at once: while they are on their way, the reads for the next one gather.
+    pub queries: usize,
+    /// Profiles of one query at the most.
+    pub profiles: usize,
+}
+
+impl Default for Batches {
+    /// With two queries at once a lone read waits for nothing; more would only be smaller.
+    fn default() -> Self {
+        Self { queries: 2, profiles: 128 }
+    }
+}
 
 /// A profile that is asked for, and who waits for it.
 struct Read {
@@ -33,10 +47,12 @@ pub struct Profiles {
 }
 
 impl Profiles {
-    /// Reads with queries of at most `batch` profiles.
-    pub fn new(store: Store, batch: usize) -> Self {
+    pub fn new(store: &Store, batches: Batches) -> Self {
         let (reads, waiting) = mpsc::unbounded_channel();
-        tokio::spawn(gather(store, waiting, batch));
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..batches.queries {
+            tokio::spawn(work(store.clone(), Arc::clone(&waiting), batches.profiles));
+        }
         Self { reads }
     }
 
@@ -49,41 +65,55 @@ impl Profiles {
     }
 }
 
-/// Hands the reads that wait to a query whenever there is a turn for one.
-async fn gather(store: Store, mut waiting: mpsc::UnboundedReceiver<Read>, batch: usize) {
-    let turns = Arc::new(Semaphore::new(QUERIES));
-    while let Ok(turn) = Arc::clone(&turns).acquire_owned().await {
-        let mut reads = Vec::with_capacity(batch);
-        reads.extend(waiting.recv().await);
-        if reads.is_empty() {
-            return;
-        }
+/// Makes one query after the other of the reads that wait, as long as anybody may read.
+async fn work(store: Store, waiting: Arc<Mutex<mpsc::UnboundedReceiver<Read>>>, most: usize) {
+    let mut line = store.line();
+    loop {
+        let next = async {
+            let mut waiting = waiting.lock().await;
+            let first = waiting.recv().await;
+            (waiting, first)
+        };
+        let next = match line.release_at() {
+            None => Ok(next.await),
+            Some(release) => timeout_at(release, next).await,
+        };
+        let (mut waiting, first) = match next {
+            Ok((waiting, Some(first))) => (waiting, first),
+            Ok((_, None)) => return,
+            Err(_nobody_came) => {
+                line.release();
+                continue;
+            }
+        };
         // Calls that have come with this one have their turn to say what they read: it makes queries twice as large.
         yield_now().await;
-        while reads.len() < batch
+        let mut reads = vec![first];
+        while reads.len() < most
             && let Ok(read) = waiting.try_recv()
         {
             reads.push(read);
         }
-        let store = store.clone();
-        tokio::spawn(async move {
-            answer(&store, reads).await;
-            drop(turn);
-        });
+        drop(waiting);
+        if line.release_at().is_some_and(|release| release <= Instant::now()) {
+            line.release();
+        }
+        // In a task of its own, so that a panic ends no more than these reads.
+        line = tokio::spawn(answer(line, reads)).await.unwrap_or_else(|_panic| store.line());
     }
 }
 
 /// Answers the reads whose callers still wait.
-async fn answer(store: &Store, reads: Vec<Read>) {
+async fn answer(mut line: Line, reads: Vec<Read>) -> Line {
     let mut waiting = HashMap::<_, Vec<_>>::new();
     for Read { organization, id, answer } in reads.into_iter().filter(|read| !read.answer.is_closed()) {
         waiting.entry((organization, id)).or_default().push(answer);
     }
     if waiting.is_empty() {
-        return;
+        return line;
     }
     let ids = waiting.keys().map(|(_, id)| *id).collect();
-    match store::in_time(store::profile::find_many(store.reader(), ids)).await {
+    match store::in_time(line.profiles(ids)).await {
         Ok(found) => {
             for profile in found {
                 for caller in waiting.remove(&(profile.organization_id, profile.id)).unwrap_or_default() {
@@ -100,4 +130,5 @@ async fn answer(store: &Store, reads: Vec<Read>) {
             }
         }
     }
+    line
 }

@@ -26,7 +26,7 @@ use crate::{
         },
     },
     keys::Keys,
-    read::Profiles,
+    read::{Batches, Profiles},
     store::Store,
     write::Writer,
 };
@@ -57,8 +57,8 @@ const DESCRIPTORS_ARE_OURS: &str = "build.rs has written the descriptors";
 pub struct Limits {
     /// Calls in flight.
     pub in_flight: usize,
-    /// Profiles that one query reads.
-    pub read_batch: usize,
+    /// Queries for profiles.
+    pub reads: Batches,
     /// Connections.
     pub connections: usize,
     /// The age at which a connection is ended once its calls are, so that balancers spread the load anew; a tenth more
@@ -122,7 +122,7 @@ impl Server {
         Health::not_serving(reporter).await.watch(store.clone(), &tasks, stop.clone());
         sweep::start(store.clone(), &tasks, stop.clone());
 
-        let profiles = Profiles::new(store.clone(), limits.read_batch);
+        let profiles = Profiles::new(&store, limits.reads);
         let writer = Writer::new(store.clone(), tasks.clone());
         let api = Arc::new(Api::new(store.clone(), profiles, writer));
         let profile_service = ProfileServiceServer::from_arc(handlers(Arc::clone(&api)));

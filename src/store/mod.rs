@@ -5,6 +5,7 @@ mod connect;
 pub mod failure;
 pub mod history;
 pub mod key;
+mod line;
 pub mod organization;
 pub mod profile;
 pub mod request;
@@ -18,7 +19,7 @@ use sea_orm::{
 use sea_orm_migration::MigratorTrait as _;
 use tokio::time::timeout;
 
-pub use self::connect::DatabaseUrl;
+pub use self::{connect::DatabaseUrl, line::Line};
 
 use crate::{
     error::{Error, Result},
@@ -54,6 +55,11 @@ impl Store {
     /// The door to read.
     pub(crate) const fn reader(&self) -> &DatabaseConnection {
         &self.reader
+    }
+
+    /// The door to read, for queries that follow each other.
+    pub(crate) fn line(&self) -> Line {
+        Line::new(self.reader.clone())
     }
 
     /// The door to write a single statement.

@@ -1,8 +1,8 @@
 //! Profiles.
 
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait as _, QueryFilter as _,
-    QuerySelect as _, Select,
+    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    Select,
 };
 use uuid::Uuid;
 
@@ -14,16 +14,6 @@ use crate::{
 /// The profile, if the organization has it.
 pub async fn find(db: &impl ConnectionTrait, organization: Uuid, id: Uuid) -> Result<Option<Model>> {
     Ok(of(organization).filter(Column::Id.eq(id)).one(db).await?)
-}
-
-/// The profiles with these ids, of whatever organizations: who asks for many compares the organization of each.
-pub async fn find_many(db: &impl ConnectionTrait, ids: Vec<Uuid>) -> Result<Vec<Model>> {
-    let these = match db.get_database_backend() {
-        // One parameter, so that one prepared statement serves every number of ids.
-        DbBackend::Postgres => Column::Id.eq_any(ids),
-        _ => Column::Id.is_in(ids),
-    };
-    Ok(Entity::find().filter(these).all(db).await?)
 }
 
 /// The organization's profile with this e-mail.
