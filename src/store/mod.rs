@@ -1,4 +1,5 @@
-//! The database behind two doors: one to read, one to write. Every query starts at the organization.
+//! The database behind two doors: one to read, one to write. Every query starts at the organization, but for that of
+//! many ids, whose rows are matched with the organizations that asked.
 
 pub mod case;
 mod connect;
