@@ -9,10 +9,13 @@ use profile_service::{
 };
 use tokio::{net::TcpListener, signal::unix};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 /// Connections to PostgreSQL, as the service has them.
 const CONNECTIONS: u32 = 16;
+
+/// Queries at once of one profile each: keys have the rest of the connections.
+const QUERIES: usize = 12;
 
 #[derive(Args)]
 pub struct ServeArgs {
@@ -44,7 +47,7 @@ async fn serve(args: ServeArgs) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     tracing::info!(address = %listener.local_addr()?, "listening");
     let age = std::time::Duration::from_mins(5);
-    let reads = Batches { queries: CONNECTIONS as usize, profiles: 1 };
+    let reads = Batches { queries: QUERIES, profiles: 1 };
     let limits = Limits { in_flight: 512, reads, connections: 1024, connection_age: age, drain: age };
     let server = Server::new(listener, store, limits);
     let stop = CancellationToken::new();
@@ -62,26 +65,34 @@ async fn serve(args: ServeArgs) -> Result<(), Box<dyn Error>> {
 
 struct Floor(pb::Profile);
 
+impl Floor {
+    fn answer(&self) -> Response<pb::Profile> {
+        let mut response = Response::new(self.0.clone());
+        response.metadata_mut().insert("etag", MetadataValue::from_static("\"1\""));
+        response
+    }
+}
+
 #[tonic::async_trait]
 impl ProfileService for Floor {
     async fn create_profile(&self, _: Request<pb::CreateProfileRequest>) -> Result<Response<pb::Profile>, Status> {
-        Ok(Response::new(self.0.clone()))
+        Ok(self.answer())
     }
 
     async fn get_profile(&self, _: Request<pb::GetProfileRequest>) -> Result<Response<pb::Profile>, Status> {
-        Ok(Response::new(self.0.clone()))
+        Ok(self.answer())
     }
 
     async fn replace_profile(&self, _: Request<pb::ReplaceProfileRequest>) -> Result<Response<pb::Profile>, Status> {
-        Ok(Response::new(self.0.clone()))
+        Ok(self.answer())
     }
 
     async fn patch_profile(&self, _: Request<pb::PatchProfileRequest>) -> Result<Response<pb::Profile>, Status> {
-        Ok(Response::new(self.0.clone()))
+        Ok(self.answer())
     }
 
     async fn update_profile(&self, _: Request<pb::UpdateProfileRequest>) -> Result<Response<pb::Profile>, Status> {
-        Ok(Response::new(self.0.clone()))
+        Ok(self.answer())
     }
 }
 

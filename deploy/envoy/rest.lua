@@ -271,7 +271,8 @@ end
 -- The one etag that the header gives as a condition, if it gives any.
 local function condition(headers)
   local etag = headers:get("if-match")
-  if headers:getNumValues("if-match") > 1 or etag and etag:find(",") then
+  -- An empty etag would be no condition to the service.
+  if headers:getNumValues("if-match") > 1 or etag and (etag:find(",") or not etag:find("[!-~]")) then
     refuse("If-Match must have one etag.")
   end
   return etag ~= "*" and etag or nil
@@ -343,11 +344,22 @@ local function is_json(headers)
     and headers:get("content-encoding") == nil
 end
 
--- A caller's request id that may be shown and logged, by the service's own rule.
-local function keep_tame_request_id(headers)
-  local id = headers:get("x-request-id")
-  if id and not (#id <= 128 and id:find("^[%w%-_.:/=]+$")) then
+-- Keeps a request id that may be shown and logged, by the service's own rule, and remembers it for the answer.
+local function keep_tame_request_id(handle)
+  local headers = handle:headers()
+  local id = headers:get("x-request-id") or ""
+  if #id <= 128 and id:find("^[%w%-_.:/=]+$") then
+    handle:streamInfo():dynamicMetadata():set("rest", "request_id", id)
+  else
     headers:remove("x-request-id")
+  end
+end
+
+-- The service answers with the id; what Envoy answers has it from here.
+local function answer_request_id(handle, headers)
+  local known = handle:streamInfo():dynamicMetadata():get("rest")
+  if known and known.request_id then
+    headers:replace("x-request-id", known.request_id)
   end
 end
 
@@ -366,7 +378,7 @@ local function answer(handle, problem)
 end
 
 function envoy_on_request(handle)
-  keep_tame_request_id(handle:headers())
+  keep_tame_request_id(handle)
   -- Whatever becomes of it, a request is read to its end: clients of HTTP/2 may lose an answer that comes earlier.
   local body = handle:body()
   local route = names.routes[handle:streamInfo():routeName()]
@@ -431,6 +443,7 @@ function envoy_on_response(handle)
   local rpc = handle:streamInfo():routeName():match("^%a*")
   local enveloped = rpc == "UpdateProfile"
   local headers = handle:headers()
+  answer_request_id(handle, headers)
   local status = headers:get(":status")
   headers:remove("grpc-status")
   if (headers:get("content-type") or ""):find("^application/grpc") then

@@ -87,7 +87,9 @@ async fn work(store: Store, waiting: Arc<Mutex<mpsc::UnboundedReceiver<Read>>>, 
             }
         };
         // Calls that have come with this one have their turn to say what they read: it makes queries twice as large.
-        yield_now().await;
+        if most > 1 {
+            yield_now().await;
+        }
         let mut reads = vec![first];
         while reads.len() < most
             && let Ok(read) = waiting.try_recv()
@@ -115,9 +117,9 @@ async fn answer(mut line: Line, reads: Vec<Read>) -> Line {
     let ids = waiting.keys().map(|(_, id)| *id).collect();
     match store::in_time(line.profiles(ids)).await {
         Ok(found) => {
-            for profile in found {
-                for caller in waiting.remove(&(profile.organization_id, profile.id)).unwrap_or_default() {
-                    let _ = caller.send(Ok(Some(profile.clone()))); // a caller may have gone away
+            for (key, profile) in found {
+                for caller in waiting.remove(&key).unwrap_or_default() {
+                    let _ = caller.send(profile.clone().map(Some)); // a caller may have gone away
                 }
             }
             for caller in waiting.into_values().flatten() {

@@ -4,20 +4,20 @@
 use std::{sync::Arc, time::Duration};
 
 use sea_orm::{
-    ColumnTrait as _, DatabaseConnection, DbBackend, DbErr, EntityTrait as _, FromQueryResult as _, QueryFilter as _,
-    QueryResult, QueryTrait as _, RuntimeErr,
-    sqlx::{self, AssertSqlSafe, Postgres, pool::PoolConnection},
+    ColumnTrait as _, ConnectionTrait as _, DatabaseConnection, DbBackend, DbErr, EntityTrait as _,
+    FromQueryResult as _, IdenStatic as _, QueryFilter as _, QueryResult, QueryTrait as _, RuntimeErr,
+    sqlx::{self, AssertSqlSafe, PgPool, Postgres, pool::PoolConnection},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::{
     entity::profile::{Column, Entity, Model},
-    error::Result,
+    error::{Error, Result},
 };
 
-/// How long a connection is kept: shorter than anyone notices who waits for it, or for the end of the program.
-const KEPT: Duration = Duration::from_millis(50);
+/// How long one try to get a connection may take: those that are found dead cost as much.
+const ACQUIRE_STEP: Duration = Duration::from_millis(300);
 
 /// A way to the database for one query after the other.
 pub struct Line {
@@ -32,7 +32,7 @@ impl Line {
 
     /// When the connection is to go back to the pool, if one is kept.
     pub fn release_at(&self) -> Option<Instant> {
-        self.kept.as_ref().map(|(_, since)| *since + KEPT)
+        self.kept.as_ref().map(|(_, since)| *since + super::KEPT)
     }
 
     /// Gives the connection back to the pool.
@@ -40,23 +40,49 @@ impl Line {
         self.kept = None;
     }
 
-    /// The profiles with these ids, of whatever organizations: who asks for many compares the organization of each.
-    pub async fn profiles(&mut self, ids: Vec<Uuid>) -> Result<Vec<Model>> {
-        if self.door.get_database_backend() != DbBackend::Postgres {
-            return Ok(Entity::find().filter(Column::Id.is_in(ids)).all(&self.door).await?);
-        }
+    /// The profiles with these ids by organization and id: who asks for many compares both. A row that cannot be read is
+    /// an error of its own.
+    pub async fn profiles(&mut self, ids: Vec<Uuid>) -> Result<Vec<((Uuid, Uuid), Result<Model>)>> {
+        let rows = match self.door.get_database_backend() {
+            DbBackend::Postgres => self.postgres(ids).await?,
+            backend => {
+                let query = Entity::find().filter(Column::Id.is_in(ids)).build(backend);
+                self.door.query_all_raw(query).await?
+            }
+        };
+        rows.iter().map(read).collect()
+    }
+
+    async fn postgres(&mut self, ids: Vec<Uuid>) -> Result<Vec<QueryResult>> {
+        let pool = self.door.get_postgres_connection_pool().clone();
         // Taken out until the query has ended: one that is cut off leaves a connection that the pool must look at.
         let (mut connection, since) = match self.kept.take() {
             Some(kept) => kept,
-            None => (self.door.get_postgres_connection_pool().acquire().await.map_err(failure)?, Instant::now()),
+            None => (acquire(&pool).await?, Instant::now()),
         };
         // One parameter, so that one prepared statement serves every number of ids.
-        let statement = Entity::find().filter(Column::Id.eq_any(ids.iter().copied())).build(DbBackend::Postgres);
-        let rows = sqlx::query(AssertSqlSafe(statement.sql)).bind(ids).fetch_all(&mut *connection).await;
+        let query = Entity::find().filter(Column::Id.eq_any(ids.iter().copied())).build(DbBackend::Postgres);
+        let rows = sqlx::query(AssertSqlSafe(query.sql)).bind(ids).fetch_all(&mut *connection).await;
         let rows = rows.map_err(failure)?;
-        self.kept = Some((connection, since));
-        let models = rows.into_iter().map(|row| Model::from_query_result(&QueryResult::from(row), ""));
-        Ok(models.collect::<Result<_, _>>()?)
+        // Nobody may have to wait for a connection that is kept.
+        if pool.num_idle() > 0 || pool.size() < pool.options().get_max_connections() {
+            self.kept = Some((connection, since));
+        }
+        Ok(rows.into_iter().map(QueryResult::from).collect())
+    }
+}
+
+fn read(row: &QueryResult) -> Result<((Uuid, Uuid), Result<Model>)> {
+    let key = (row.try_get("", Column::OrganizationId.as_str())?, row.try_get("", Column::Id.as_str())?);
+    Ok((key, Model::from_query_result(row, "").map_err(Error::from)))
+}
+
+/// A connection of the pool, in as many tries as the caller has time for.
+async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
+    loop {
+        if let Ok(acquired) = timeout(ACQUIRE_STEP, pool.acquire()).await {
+            return Ok(acquired.map_err(failure)?);
+        }
     }
 }
 

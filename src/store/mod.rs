@@ -30,6 +30,10 @@ use crate::{
 /// How long a query may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a connection goes from query to query, or from write to write, before the pool has it back: shorter than
+/// anyone notices who waits for it.
+pub const KEPT: Duration = Duration::from_millis(50);
+
 /// Makes migrating replicas wait for each other: any number will do, as long as it is always the same.
 const MIGRATION_LOCK: i64 = 0x7072_6f66_696c_6573;
 

@@ -6,6 +6,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use sea_orm::DatabaseTransaction;
@@ -22,8 +23,8 @@ struct State {
 /// A write's turn. It goes to the next one when it is dropped.
 pub struct Turn {
     turns: Arc<Turns>,
-    /// A transaction that has just begun, if there is one.
-    pub begun: Option<DatabaseTransaction>,
+    /// A transaction that has just begun, if there is one, and since when its connection goes from write to write.
+    pub begun: Option<(DatabaseTransaction, Instant)>,
 }
 
 impl Turns {
@@ -39,6 +40,7 @@ impl Turns {
                 state.free -= 1;
                 None
             } else {
+                while state.waiting.pop_front_if(|first| first.is_closed()).is_some() {}
                 let (sender, next) = oneshot::channel();
                 state.waiting.push_back(sender);
                 Some(next)

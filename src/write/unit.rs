@@ -126,9 +126,9 @@ async fn attempt(
     now: DateTime<Utc>,
     fate: &Fate,
 ) -> Result<Written> {
-    let tx = match turn.begun.take() {
+    let (tx, since) = match turn.begun.take() {
         Some(begun) => begun,
-        None => store.begin().await?,
+        None => (store.begin().await?, Instant::now()),
     };
     match apply(&tx, author, change, now).await {
         Ok(written) if change.validate_only => {
@@ -136,8 +136,8 @@ async fn attempt(
             Ok(written)
         }
         Ok(written) if fate.commit() => {
-            if turn.is_wanted() {
-                turn.begun = store::commit_and_begin(tx).await?;
+            if turn.is_wanted() && since.elapsed() < store::KEPT {
+                turn.begun = store::commit_and_begin(tx).await?.map(|begun| (begun, since));
             } else {
                 store::commit(tx).await?;
             }

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use tokio::{task::JoinSet, time::timeout};
 use tonic::Code;
 
-use crate::harness::{Client, STOP, client, progress};
+use crate::harness::{Client, Database, STOP, Service, client, progress};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_200_reads_at_once_each_has_its_own_answer() {
@@ -99,4 +99,51 @@ async fn no_read_is_older_than_what_was_known_when_it_began() {
 
 fn number(profile: &Json) -> u64 {
     profile["postalCode"].as_str().expect("a number").parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_cannot_be_read_is_its_own_readers_error_alone() {
+    let (service, north) = client().await;
+    let ada = north.person(json!({})).await;
+    let eve = north.person(json!({})).await;
+    let id = eve["id"].as_str().expect("an id");
+    let spelled =
+        if service.database.is_postgres() { format!("'{id}'") } else { format!("x'{}'", id.replace('-', "")) };
+    service.database.execute(&format!("UPDATE profile SET role = 'GARDENER' WHERE id = {spelled}")).await;
+    let mut readers = JoinSet::new();
+    for number in 0..100 {
+        let (north, ada, eve) = (north.clone(), ada.clone(), eve.clone());
+        readers.spawn(async move {
+            if number % 10 == 0 {
+                assert_eq!(refusal(&north, &eve).await, (Code::Internal, "INTERNAL".to_owned()));
+            } else {
+                assert_eq!(north.get(&ada).await, Ok(ada));
+            }
+        });
+    }
+    readers.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_leave_reads_their_part_of_a_single_connection() {
+    let service = Service::on(Arc::new(Database::create()), ["--database-connections", "1"]);
+    let north = service.organization("north").await;
+    let ada = north.person(json!({})).await;
+    let (writes, reads) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut load = JoinSet::new();
+    for writer in 0..8 {
+        let (north, ada) = (north.clone(), ada.clone());
+        let (writes, reads) = (Arc::clone(&writes), Arc::clone(&reads));
+        load.spawn(async move {
+            while reads.load(Ordering::SeqCst) < 100 || writes.load(Ordering::SeqCst) < 1000 {
+                let city = format!("{writer} {}", writes.fetch_add(1, Ordering::SeqCst));
+                north.patch(&ada, json!({ "city": city })).await.expect("a write");
+            }
+        });
+    }
+    while !load.is_empty() {
+        north.get(&ada).await.expect("a read");
+        reads.fetch_add(1, Ordering::SeqCst);
+        while load.try_join_next().is_some_and(|ended| ended.is_ok()) {}
+    }
 }

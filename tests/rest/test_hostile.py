@@ -333,6 +333,19 @@ def test_a_get_that_says_it_is_grpc_is_a_get(north, raw):
     assert raw("GET", f"/profile/{ada['id']}", None, [("content-type", "application/grpc")])[::2] == (200, ada)
 
 
+def test_what_envoy_passes_is_not_too_much_for_the_service(raw, north):
+    ada = north.person()
+    headers = [(f"x-{number}", "x" * 200) for number in range(50)]
+    assert raw("GET", f"/profile/{ada['id']}", None, headers)[::2] == (200, ada)
+
+
+def test_an_upgrade_is_refused_and_no_address_comes_back(raw, north):
+    headers = [("connection", "upgrade"), ("upgrade", "websocket"), ("x-request-id", "ada@example.com")]
+    status, headers, answer = raw("GET", f"/profile/{north.person()['id']}", None, headers)
+    assert (status, answer) == (403, {"code": 12, "message": "The connection cannot be upgraded."})
+    assert "ada" not in str(headers)
+
+
 def test_no_header_is_a_way_around(north, south, nobody, raw):
     ada = south.person()
     for headers in [
@@ -371,7 +384,7 @@ def test_a_foreign_key_and_a_key_without_the_scope_change_nothing(north, south, 
 
 
 def test_headers_are_bounded(raw):
-    for headers in [[("x-padding", "x" * 20000)], [(f"x-{number}", "1") for number in range(100)]]:
+    for headers in [[("x-padding", "x" * 20000)], [("x-padding", "x" * 13000)], [(f"x-{number}", "1") for number in range(100)]]:
         status, _, answer = raw("GET", "/profile/x", None, headers)
         assert (status, answer) == (431, {"code": 3, "message": "The headers are too large."})
 

@@ -158,6 +158,7 @@ def test_only_a_current_if_match_writes(north):
     ("header", "etag", "message"),
     [
         ('"1", "2"', None, "If-Match must have one etag."),
+        ("", None, "If-Match must have one etag."),
         ('"1"', '"2"', "If-Match and the etag of the body differ."),
     ],
 )
