@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import datetime
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +30,11 @@ START_SECONDS = 20
 
 COLUMNS = ("id, organization_id, revision, locked, role, first_name, last_name, email, dob, gender, phone_number,"
            " address, address2, city, state, country, postal_code, created_at, updated_at")
-# Of person N. md5() makes ids that are as random as they are repeatable.
+# Ids from numbers of 19 digits, which pgbench can say: those of organizations, of people, and of people it creates.
+PREFIX = "0000000000000"
+FIRST_ORGANIZATION, FIRST_PERSON, FIRST_CREATED = 10**18, 2 * 10**18, 5 * 10**18
+STEP = 1_000_000_000_039
+# Of person N.
 PERSON = ("{id}, {organization}, 1, false, 'USER', 'Augusta Ada', 'King-Noel', 'person' || n || '@example.com',"
           " '1985-12-10'{date}, 'FEMALE', '+1' || (1000000000 + n), '12 Analytical Avenue', 'Apartment 4',"
           " 'Springfield', 'NY', 'US', '01010', {now}, {now}")
@@ -75,6 +81,7 @@ class Postgres:
     def __init__(self, url: str, binaries: Path, data: Path) -> None:
         self.server = url.rpartition("/")[0]
         self.binaries = binaries
+        self.runs = itertools.count()
         self.postmaster = int((data / "postmaster.pid").read_text().split()[0])
 
     def url(self, database: str) -> str:
@@ -99,7 +106,7 @@ class Postgres:
         path = directory / "script.sql"
         path.write_text(script)
         command = [self.binaries / "pgbench", "-n", "-M", "prepared", "-c", "16", "-j", "2", "-T", max(1, round(seconds)),
-                   "-D", f"people={people}", "-f", path, "--log", "--log-prefix=pgbench_log", "--sampling-rate=0.1",
+                   "-D", f"people={people}", "-D", "created=0", "-D", f"run={next(self.runs)}", "-f", path, "--log", "--log-prefix=pgbench_log", "--sampling-rate=0.1",
                    self.url(database)]
         before = self.cpu_seconds()
         done = subprocess.run([str(part) for part in command], cwd=directory, text=True, capture_output=True)
@@ -113,37 +120,40 @@ class Postgres:
 
 
 def pgbench_scripts() -> dict[str, str]:
-    """The statements that the service sends, though of ids and addresses that PostgreSQL makes from numbers."""
-    person = r"""\set n random(0, :people - 1)
-\set o :n % """ + str(ORGANIZATIONS) + r"""
+    """The statements that the service sends, but that ids and addresses are put together from numbers."""
+    person = rf"""\set n random(0, :people - 1)
+\set person {FIRST_PERSON} + :n * {STEP}
+\set organization {FIRST_ORGANIZATION} + :n % {ORGANIZATIONS}
 \set value random(0, 99999999)
 """
+    created = rf"""\set created :created + 1
+\set person {FIRST_CREATED} + :run * 10000000000000 + :client_id * 100000000000 + :created
+\set organization {FIRST_ORGANIZATION} + :created % {ORGANIZATIONS}
+"""
     row = ", ".join(f'"profile".{column}' for column in COLUMNS.split(", "))
-    organization, identity = "md5('organization ' || :o)::uuid", "md5(:n::text)::uuid"
+    organization, identity = f"('{PREFIX}' || :organization)::uuid", f"('{PREFIX}' || :person)::uuid"
     select = f"SELECT {row} FROM profile WHERE organization_id = {organization} AND "
+    for_update = " LIMIT 1 FOR UPDATE \\gset\n"
+    change = "UPDATE profile SET revision = :revision + 1, {column} = 'City ' || :value, updated_at = now() WHERE id = :id;"
     history = ("INSERT INTO profile_change (profile_id, revision, organization_id, changed_at, rpc, key_id, key_name,"
                " lock_overridden, fields, old_values, new_values) VALUES ({id}, {revision}, " + organization +
                ", now(), 'ProfileService/PatchProfile', '0123456789abcdef', 'bench', false, '{fields}', {old}, {new});")
-    write = history.format(id=":id", revision=":revision + 1", fields="city",
-                           old="'{\"city\":\"City ' || :value || '\"}'", new="'{\"city\":\"City ' || :value || '\"}'")
-    change = "UPDATE profile SET revision = :revision + 1, {column} = 'City ' || :value, updated_at = now() WHERE id = :id;"
-    gset = " LIMIT 1 FOR UPDATE \\gset\n"
-    new = PERSON.format(id="gen_random_uuid()", organization=organization, date="::date", now="now()")
-    new = new.replace("'person' || n", "'new' || gen_random_uuid()").replace(
-        "'+1' || (1000000000 + n)", "'+8' || (:value::bigint * 1000000 + :more)")
+    city = "'{\"city\":\"City ' || :value || '\"}'"
+    changed = history.format(id=":id", revision=":revision + 1", fields="city", old=city, new=city)
+    new = PERSON.format(id=identity, organization=organization, date="::date", now="now()")
+    new = new.replace("'person' || n", "'new' || :person").replace("'+1' || (1000000000 + n)", "'+8' || :person")
     fields = "role first_name last_name email dob gender phone_number address address2 city state country postal_code"
-    values = ("'{\"role\":\"USER\",\"first_name\":\"Augusta Ada\",\"last_name\":\"King-Noel\",\"email\":\"new@example.com\","
-              "\"dob\":\"1985-12-10\",\"gender\":\"FEMALE\",\"phone_number\":\"+800000000000000\",\"address\":"
-              "\"12 Analytical Avenue\",\"address2\":\"Apartment 4\",\"city\":\"Springfield\",\"state\":\"NY\","
-              "\"country\":\"US\",\"postal_code\":\"01010\"}'")
-    created = history.format(id="gen_random_uuid()", revision=1, fields=fields, old="NULL", new=values)
+    values = json.dumps({"role": "USER", "first_name": "Augusta Ada", "last_name": "King-Noel", "email": "new@example.com",
+                         "dob": "1985-12-10", "gender": "FEMALE", "phone_number": "+800000000000000",
+                         "address": "12 Analytical Avenue", "address2": "Apartment 4", "city": "Springfield",
+                         "state": "NY", "country": "US", "postal_code": "01010"}, separators=(",", ":"))
+    first = history.format(id=identity, revision=1, fields=fields, old="NULL", new=f"'{values}'")
     return {
-        "get": f"{person}{select} id = {identity};\n",
-        "create": f"{person}\\set more random(0, 999999)\nBEGIN;\nINSERT INTO profile ({COLUMNS}) VALUES ({new});\n"
-                  f"{created}\nCOMMIT;\n",
-        "patch": f"{person}BEGIN;\n{select} id = {identity}{gset}{change.format(column='city')}\n{write}\nCOMMIT;\n",
-        "update": f"{person}BEGIN;\n{select} email = 'person' || :n || '@example.com'{gset}"
-                  f"{change.format(column='address')}\n{write}\nCOMMIT;\n",
+        "get": f"{person}{select}id = {identity};\n",
+        "create": f"{created}BEGIN;\nINSERT INTO profile ({COLUMNS}) VALUES ({new});\n{first}\nCOMMIT;\n",
+        "patch": f"{person}BEGIN;\n{select}id = {identity}{for_update}{change.format(column='city')}\n{changed}\nCOMMIT;\n",
+        "update": f"{person}BEGIN;\n{select}email = 'person' || :n || '@example.com'{for_update}"
+                  f"{change.format(column='address')}\n{changed}\nCOMMIT;\n",
     }
 
 
@@ -161,15 +171,16 @@ class Bench:
     def fill(self, database: str, people: int) -> None:
         self.postgres.sql("postgres", f"CREATE DATABASE {database}")
         self.service("migrate", "--database-url", self.postgres.url(database))
-        keys = ", ".join(f"('{lookup}', md5('organization {n}')::uuid, 'bench', '\\x{digest(secret).hex()}',"
+        keys = ", ".join(f"('{lookup}', '{organization_id(n)}', 'bench', '\\x{digest(secret).hex()}',"
                          f" 'profiles.read profiles.write', now())" for n, (lookup, secret) in enumerate(self.keys))
-        person = PERSON.format(id="md5(n::text)::uuid", organization=f"md5('organization ' || (n % {ORGANIZATIONS}))::uuid",
+        person = PERSON.format(id=f"('{PREFIX}' || ({FIRST_PERSON} + n * {STEP}))::uuid",
+                               organization=f"('{PREFIX}' || ({FIRST_ORGANIZATION} + n % {ORGANIZATIONS}))::uuid",
                                date="::date", now="now()")
         self.postgres.sql(database, f"""
-            INSERT INTO organization SELECT md5('organization ' || n)::uuid, 'organization ' || n, now()
+            INSERT INTO organization SELECT ('{PREFIX}' || ({FIRST_ORGANIZATION} + n))::uuid, 'organization ' || n, now()
                 FROM generate_series(0, {ORGANIZATIONS - 1}) n;
             INSERT INTO api_key (id, organization_id, name, secret_sha256, scopes, created_at) VALUES {keys};
-            INSERT INTO profile ({COLUMNS}) SELECT {person} FROM generate_series(0, {people - 1}) n;
+            INSERT INTO profile ({COLUMNS}) SELECT {person} FROM generate_series(0::bigint, {people - 1}) n;
             VACUUM ANALYZE;
             CHECKPOINT;
         """)
@@ -177,15 +188,16 @@ class Bench:
     def fill_sqlite(self, file: Path, people: int) -> None:
         self.service("migrate", "--database-url", f"sqlite://{file}?mode=rwc")
         now = "'2026-01-01T00:00:00.000000+00:00'"
-        person = PERSON.format(id="md5(n)", organization=f"md5('organization ' || (n % {ORGANIZATIONS}))", date="", now=now)
+        person = PERSON.format(id="person(n)", organization=f"organization_id(n % {ORGANIZATIONS})", date="", now=now)
         with contextlib.closing(sqlite3.connect(file)) as database:
-            database.create_function("md5", 1, lambda text: hashlib.md5(str(text).encode()).digest(), deterministic=True)
+            database.create_function("person", 1, lambda n: person_id(n).bytes)
+            database.create_function("organization_id", 1, lambda n: organization_id(n).bytes)
             numbers = "WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers LIMIT {})"
             database.execute(f"INSERT INTO organization {numbers.format(ORGANIZATIONS)}"
-                             f" SELECT md5('organization ' || n), 'organization ' || n, {now} FROM numbers")
+                             f" SELECT organization_id(n), 'organization ' || n, {now} FROM numbers")
             for n, (lookup, secret) in enumerate(self.keys):
                 database.execute("INSERT INTO api_key (id, organization_id, name, secret_sha256, scopes, created_at)"
-                                 f" VALUES (?, md5('organization {n}'), 'bench', ?, 'profiles.read profiles.write', {now})",
+                                 f" VALUES (?, organization_id({n}), 'bench', ?, 'profiles.read profiles.write', {now})",
                                  (lookup, digest(secret)))
             database.execute(f"INSERT INTO profile ({COLUMNS}) {numbers.format(people)} SELECT {person} FROM numbers")
             database.execute("ANALYZE")
@@ -194,7 +206,7 @@ class Bench:
     def ids(self, people: int) -> Path:
         path = self.directory / f"ids.{people}"
         if not path.exists():
-            path.write_bytes(b"".join(hashlib.md5(str(n).encode()).digest() for n in range(people)))
+            path.write_bytes(b"".join(person_id(n).bytes for n in range(people)))
         return path
 
     # What is measured.
@@ -239,6 +251,14 @@ class Bench:
     def stop(self) -> None:
         for process in self.processes.values():
             process.stop()
+
+
+def organization_id(number: int) -> uuid.UUID:
+    return uuid.UUID(f"{PREFIX}{FIRST_ORGANIZATION + number}")
+
+
+def person_id(number: int) -> uuid.UUID:
+    return uuid.UUID(f"{PREFIX}{FIRST_PERSON + number * STEP}")
 
 
 def digest(secret: str) -> bytes:
