@@ -16,8 +16,9 @@ use crate::{
     error::{Error, Result},
 };
 
-/// How long one try to get a connection may take: those that are found dead cost as much.
-const ACQUIRE_STEP: Duration = Duration::from_millis(300);
+/// How long one try to get a connection may take: a dead one that is found costs as much, and a new one must be made in
+/// that time.
+const ACQUIRE_STEP: Duration = Duration::from_secs(1);
 
 /// A way to the database for one query after the other.
 pub struct Line {
