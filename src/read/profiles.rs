@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::yield_now,
-    time::{Instant, timeout_at},
+    time::timeout_at,
 };
 use uuid::Uuid;
 
@@ -86,23 +86,26 @@ async fn work(store: Store, waiting: Arc<Mutex<mpsc::UnboundedReceiver<Read>>>, 
                 continue;
             }
         };
-        // Calls that have come with this one have their turn to say what they read: it makes queries twice as large.
-        if most > 1 {
-            yield_now().await;
-        }
-        let mut reads = vec![first];
-        while reads.len() < most
-            && let Ok(read) = waiting.try_recv()
-        {
-            reads.push(read);
-        }
+        let reads = batch(first, &mut waiting, most).await;
         drop(waiting);
-        if line.release_at().is_some_and(|release| release <= Instant::now()) {
-            line.release();
-        }
         // In a task of its own, so that a panic ends no more than these reads.
         line = tokio::spawn(answer(line, reads)).await.unwrap_or_else(|_panic| store.line());
     }
+}
+
+/// The first read with those that wait behind it.
+async fn batch(first: Read, waiting: &mut mpsc::UnboundedReceiver<Read>, most: usize) -> Vec<Read> {
+    // Calls that have come with this one have their turn to say what they read: it makes queries twice as large.
+    if most > 1 {
+        yield_now().await;
+    }
+    let mut reads = vec![first];
+    while reads.len() < most
+        && let Ok(read) = waiting.try_recv()
+    {
+        reads.push(read);
+    }
+    reads
 }
 
 /// Answers the reads whose callers still wait.
@@ -133,4 +136,21 @@ async fn answer(mut line: Line, reads: Vec<Read>) -> Line {
         }
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reads_that_wait_together_are_one_batch_of_a_bounded_size() {
+        let (sender, mut waiting) = mpsc::unbounded_channel();
+        let read = || Read { organization: Uuid::nil(), id: Uuid::nil(), answer: oneshot::channel().0 };
+        for _ in 0..11 {
+            sender.send(read()).expect("a receiver");
+        }
+        assert_eq!(batch(read(), &mut waiting, 8).await.len(), 8);
+        assert_eq!(batch(read(), &mut waiting, 8).await.len(), 5);
+        assert_eq!(batch(read(), &mut waiting, 8).await.len(), 1);
+    }
 }

@@ -66,7 +66,8 @@ impl Line {
         let rows = sqlx::query(AssertSqlSafe(query.sql)).bind(ids).fetch_all(&mut *connection).await;
         let rows = rows.map_err(failure)?;
         // Nobody may have to wait for a connection that is kept.
-        if pool.num_idle() > 0 || pool.size() < pool.options().get_max_connections() {
+        let others = pool.num_idle() > 0 || pool.size() < pool.options().get_max_connections();
+        if others && since.elapsed() < super::KEPT {
             self.kept = Some((connection, since));
         }
         Ok(rows.into_iter().map(QueryResult::from).collect())
