@@ -93,11 +93,15 @@ class Postgres:
 
     def cpu_seconds(self) -> float:
         """Of all processes, those that have ended too."""
-        total = ticks(self.postmaster, children=True)
-        for child in Path(f"/proc/{self.postmaster}/task/{self.postmaster}/children").read_text().split():
-            with contextlib.suppress(FileNotFoundError):
-                total += ticks(int(child), children=False)
-        return total
+        children = Path(f"/proc/{self.postmaster}/task/{self.postmaster}/children")
+        while True:
+            before = children.read_text()
+            # A process that ends meanwhile is counted by its parent from then on: neither twice nor never.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                total = sum(ticks(int(child), children=False) for child in before.split())
+                total += ticks(self.postmaster, children=True)
+                if children.read_text() == before:
+                    return total
 
     def pgbench(self, database: str, script: str, people: int, seconds: float, directory: Path) -> dict:
         """Runs the same statements as one transaction each, with 16 clients and prepared statements."""
