@@ -13,11 +13,11 @@ use tracing_subscriber::EnvFilter;
 pub fn start() {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sea_orm_migration=warn,sqlx=warn"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_target(false);
     if stderr().is_terminal() {
-        logs.init();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_target(false).init();
     } else {
-        logs.json().flatten_event(true).with_span_list(false).init();
+        let json = json_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_target(false);
+        json.flatten_event(true).with_span_list(false).init();
     }
     // A panic's message may hold a value of a profile: the place must do.
     panic::set_hook(Box::new(|panic| {

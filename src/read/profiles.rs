@@ -2,8 +2,9 @@
 //!
 //! A query begins after every read that it answers has come, and nothing is kept: no answer is ever stale.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::yield_now,
@@ -88,8 +89,8 @@ async fn work(store: Store, waiting: Arc<Mutex<mpsc::UnboundedReceiver<Read>>>, 
         };
         let reads = batch(first, &mut waiting, most).await;
         drop(waiting);
-        // In a task of its own, so that a panic ends no more than these reads.
-        line = tokio::spawn(answer(line, reads)).await.unwrap_or_else(|_panic| store.line());
+        // A panic ends no more than these reads.
+        line = AssertUnwindSafe(answer(line, reads)).catch_unwind().await.unwrap_or_else(|_panic| store.line());
     }
 }
 
