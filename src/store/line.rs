@@ -23,12 +23,15 @@ const ACQUIRE_STEP: Duration = Duration::from_secs(1);
 /// A way to the database for one query after the other.
 pub struct Line {
     door: DatabaseConnection,
+    /// The statement for PostgreSQL: its one parameter are all ids, so that it is the same for every number of them.
+    statement: Arc<str>,
     kept: Option<(PoolConnection<Postgres>, Instant)>,
 }
 
 impl Line {
-    pub const fn new(door: DatabaseConnection) -> Self {
-        Self { door, kept: None }
+    pub fn new(door: DatabaseConnection) -> Self {
+        let statement = Entity::find().filter(Column::Id.eq_any([Uuid::nil()])).build(DbBackend::Postgres).sql.into();
+        Self { door, statement, kept: None }
     }
 
     /// When the connection is to go back to the pool, if one is kept.
@@ -61,9 +64,8 @@ impl Line {
             Some(kept) => kept,
             None => (acquire(&pool).await?, Instant::now()),
         };
-        // One parameter, so that one prepared statement serves every number of ids.
-        let query = Entity::find().filter(Column::Id.eq_any(ids.iter().copied())).build(DbBackend::Postgres);
-        let rows = sqlx::query(AssertSqlSafe(query.sql)).bind(ids).fetch_all(&mut *connection).await;
+        let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.statement))).bind(ids);
+        let rows = query.fetch_all(&mut *connection).await;
         let rows = rows.map_err(failure)?;
         // Nobody may have to wait for a connection that is kept.
         let others = pool.num_idle() > 0 || pool.size() < pool.options().get_max_connections();

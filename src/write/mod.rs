@@ -1,7 +1,7 @@
 //! The write: the one way in which anything about a profile changes.
 //!
-//! A writing RPC is a value, [`Change`]. `unit` carries it out in a task of its own, when `turns` lets it; `apply` is the
-//! order of its steps.
+//! A writing RPC is a value, [`Change`]. `unit` carries it out to its end, when `turns` lets it; `apply` is the order of
+//! its steps.
 
 mod apply;
 mod turns;

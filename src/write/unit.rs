@@ -1,16 +1,18 @@
-//! One write from its turn to its end, in a task of its own: a caller that goes away cannot drop a transaction in its
-//! middle.
+//! One write from its turn to its end: a caller that goes away cannot drop a transaction in its middle.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use backon::{ExponentialBuilder, RetryableWithContext as _};
 use chrono::{DateTime, Utc};
+use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -77,9 +79,33 @@ impl Writer {
             .await;
             done
         };
-        let done = self.tasks.spawn(timeout(longest, unit).in_current_span()).await;
-        let done = done.map_err(|_panic| Error::Internal("the write panicked".to_owned()))?;
+        let unit = self.tasks.track_future(timeout(longest, unit)).in_current_span();
+        let done = Finishing(Some(unit.boxed())).await;
         done.unwrap_or_else(|_stuck| Err(Error::OutcomeUnknown("the connection is stuck".to_owned())))
+    }
+}
+
+/// A future that comes to its end in any case: what is left of it where its caller goes away is done in a task of its
+/// own. To give every write a task costs more.
+struct Finishing<T: Send + 'static>(Option<BoxFuture<'static, T>>);
+
+impl<T: Send + 'static> Future for Finishing<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        // Taken out, so that nothing is left of one that panics.
+        let mut rest = self.0.take().expect("a future is not asked again once it has ended");
+        let polled = rest.poll_unpin(context);
+        self.0 = polled.is_pending().then_some(rest);
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for Finishing<T> {
+    fn drop(&mut self) {
+        if let Some(rest) = self.0.take() {
+            tokio::spawn(rest);
+        }
     }
 }
 

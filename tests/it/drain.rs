@@ -1,6 +1,9 @@
 //! The end: nothing in flight is lost, and nobody can keep the program from ending.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use prost::Message as _;
 use serde_json::{Value as Json, json};
@@ -10,6 +13,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tonic::Code;
 
 use crate::harness::{
     Client, Database, Outcome, Service, message,
@@ -41,6 +45,27 @@ async fn calls_in_flight_are_answered_while_new_connections_are_refused() {
     let (code, log) = service.end().await;
     assert_eq!(code, Some(0));
     assert!(log.last().is_some_and(|line| line.contains("\"drained\"")), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_write_whose_caller_has_gone_ends_whole_before_the_program_does() {
+    let (mut service, north) = started_with(["--drain-timeout", "5s"]).await;
+    let ada = north.person(json!({})).await;
+    let key = service.key("north", &["profiles.write"]);
+    let patch = message(PATCH, json!({ "profile": { "id": ada["id"], "city": "London" } })).encode_to_vec();
+    let held = service.database.hold().await;
+    let headers = [("cv-api-key", key.as_str()), ("grpc-timeout", "300m")];
+    let call = Wire::connect(&service.address).await.call(PATCH, &headers, frame(&patch), true).await;
+    assert_eq!(call.expect_err("held").code, Code::DeadlineExceeded);
+    service.signal("TERM");
+    let database = Arc::clone(&service.database);
+    let longer_than_a_drain_of_nothing = async {
+        sleep(Duration::from_millis(500)).await;
+        held.release().await;
+    };
+    let ((code, _), ()) = tokio::join!(service.end(), longer_than_a_drain_of_nothing);
+    assert_eq!(code, Some(0));
+    assert_eq!(database.number("SELECT COUNT(*) AS number FROM profile WHERE city = 'London'").await, 1);
 }
 
 /// Patches as soon as there is a place.
