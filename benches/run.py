@@ -133,6 +133,7 @@ def pgbench_scripts() -> dict[str, str]:
     created = rf"""\set created :created + 1
 \set person {FIRST_CREATED} + :run * 10000000000000 + :client_id * 100000000000 + :created
 \set organization {FIRST_ORGANIZATION} + :created % {ORGANIZATIONS}
+\set value random(100000000000000, 999999999999999)
 """
     row = ", ".join(f'"profile".{column}' for column in COLUMNS.split(", "))
     organization, identity = f"('{PREFIX}' || :organization)::uuid", f"('{PREFIX}' || :person)::uuid"
@@ -145,7 +146,8 @@ def pgbench_scripts() -> dict[str, str]:
     city = "'{\"city\":\"City ' || :value || '\"}'"
     changed = history.format(id=":id", revision=":revision + 1", fields="city", old=city, new=city)
     new = PERSON.format(id=identity, organization=organization, date="::date", now="now()")
-    new = new.replace("'person' || n", "'new' || :person").replace("'+1' || (1000000000 + n)", "'+8' || :person")
+    # Somewhere in the indexes, as the service's are, and not one behind the other.
+    new = new.replace("'person' || n", "'new' || :value").replace("'+1' || (1000000000 + n)", "'+' || :value")
     fields = "role first_name last_name email dob gender phone_number address address2 city state country postal_code"
     values = json.dumps({"role": "USER", "first_name": "Augusta Ada", "last_name": "King-Noel", "email": "new@example.com",
                          "dob": "1985-12-10", "gender": "FEMALE", "phone_number": "+800000000000000",
