@@ -2,6 +2,7 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 
 # The dependencies are a layer of their own, which stands until one of these files changes.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 RUN mkdir -p src tests/it benches \

@@ -24,6 +24,9 @@ const LONGEST_US: u64 = 60_000_000;
 /// How exact the clock of an open loop is: a finer one takes from the server's processor what no client would.
 const TICK: Duration = Duration::from_micros(500);
 
+/// The part of a load whose latencies do not count.
+const WARM_UP: f64 = 0.1;
+
 /// Calls at once on one connection that the server takes.
 const STREAMS: usize = 100;
 
@@ -55,6 +58,12 @@ pub struct LoadArgs {
     /// server answers otherwise (a closed loop).
     #[arg(long)]
     rate: Option<f64>,
+}
+
+impl LoadArgs {
+    fn length(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -149,18 +158,31 @@ pub fn somebody(email: &str, phone_number: &str) -> pb::Profile {
 
 /// What one connection has seen.
 struct Seen {
+    /// From when on latencies count: before, memory and connections are new to the load and the server.
+    warm: Instant,
     latencies: Histogram<u64>,
+    calls: u64,
     failed: u64,
 }
 
 impl Seen {
-    fn new() -> Self {
-        Self { latencies: Histogram::new_with_max(LONGEST_US, 3).expect("three digits are allowed"), failed: 0 }
+    fn new(warm: Instant) -> Self {
+        let latencies = Histogram::new_with_max(LONGEST_US, 3).expect("three digits are allowed");
+        Self { warm, latencies, calls: 0, failed: 0 }
     }
 
     fn note(&mut self, due: Instant, ok: bool) {
-        self.latencies.saturating_record(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
+        if due >= self.warm {
+            self.latencies.saturating_record(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
+        self.calls += 1;
         self.failed += u64::from(!ok);
+    }
+
+    fn add(&mut self, Self { warm: _, latencies, calls, failed }: Self) {
+        self.latencies.add(latencies).expect("all count alike");
+        self.calls += calls;
+        self.failed += failed;
     }
 }
 
@@ -168,7 +190,7 @@ impl Seen {
 pub fn run(args: &LoadArgs) -> io::Result<()> {
     let people = People::read(&args.keys, &args.ids)?;
     let started = Instant::now();
-    let until = started + Duration::from_secs_f64(args.seconds);
+    let (warm, until) = (started + args.length().mul_f64(WARM_UP), started + args.length());
     let seen = thread::scope(|scope| {
         let (args, people) = (&args, &people);
         let threads: Vec<_> = (0..args.connections)
@@ -176,8 +198,8 @@ pub fn run(args: &LoadArgs) -> io::Result<()> {
                 scope.spawn(move || {
                     let caller = Caller { call: args.call, people, random: SmallRng::from_rng(&mut rand::rng()) };
                     match args.rate {
-                        None => closed(args, caller, until),
-                        Some(rate) => open(args, caller, rate, until),
+                        None => closed(args, caller, Seen::new(warm), until),
+                        Some(rate) => open(args, caller, Seen::new(warm), rate, until),
                     }
                 })
             })
@@ -185,15 +207,14 @@ pub fn run(args: &LoadArgs) -> io::Result<()> {
         threads.into_iter().map(|thread| thread.join().expect("no thread panics")).collect::<io::Result<Vec<_>>>()
     })?;
     let seconds = started.elapsed().as_secs_f64();
-    let mut all = Seen::new();
-    for Seen { latencies, failed } in seen {
-        all.latencies.add(latencies).expect("all count alike");
-        all.failed += failed;
+    let mut all = Seen::new(warm);
+    for seen in seen {
+        all.add(seen);
     }
     let milliseconds =
         |quantile| f64::from(u32::try_from(all.latencies.value_at_quantile(quantile)).unwrap_or(u32::MAX)) / 1e3;
     let result = json!({
-        "calls": all.latencies.len(),
+        "calls": all.calls,
         "failed": all.failed,
         "seconds": seconds,
         "p50_ms": milliseconds(0.5),
@@ -205,8 +226,7 @@ pub fn run(args: &LoadArgs) -> io::Result<()> {
 }
 
 /// Keeps a number of calls in flight: each answer is followed by the next call.
-fn closed(args: &LoadArgs, mut caller: Caller<'_>, until: Instant) -> io::Result<Seen> {
-    let mut seen = Seen::new();
+fn closed(args: &LoadArgs, mut caller: Caller<'_>, mut seen: Seen, until: Instant) -> io::Result<Seen> {
     while Instant::now() < until {
         let connection = Connection::open(args.target)?;
         for _ in 0..args.in_flight / args.connections {
@@ -232,10 +252,9 @@ fn closed(args: &LoadArgs, mut caller: Caller<'_>, until: Instant) -> io::Result
 }
 
 /// Sends by the clock, whether or not the answers come.
-fn open(args: &LoadArgs, mut caller: Caller<'_>, rate: f64, until: Instant) -> io::Result<Seen> {
+fn open(args: &LoadArgs, mut caller: Caller<'_>, mut seen: Seen, rate: f64, until: Instant) -> io::Result<Seen> {
     let interval = Duration::from_secs_f64(f64::from(args.connections) / rate);
     let mut due = Instant::now() + interval.mul_f64(caller.random.random());
-    let mut seen = Seen::new();
     while due < until {
         let connection = Connection::open(args.target)?;
         let (sent, all_sent) = (AtomicU64::new(0), AtomicBool::new(false));
