@@ -1,7 +1,7 @@
 //! Connections, as far as they are worth their memory: HTTP/2 without delay, and not too many.
 
 use std::{
-    io::{self, IoSlice},
+    io, mem,
     pin::Pin,
     sync::{Arc, atomic::AtomicUsize},
     task::{Context, Poll},
@@ -88,6 +88,8 @@ pub struct Connection {
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// How much of the preface has been read again.
     reread: usize,
+    /// Whether the next write has let other calls have their turn.
+    gathered: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -102,7 +104,7 @@ impl Connection {
             let end = Box::pin(async move {
                 let _ = timeout(longest, cut).await;
             });
-            Ok(Self { stream, peer, end, reread: 0, _permit: permit })
+            Ok(Self { stream, peer, end, reread: 0, gathered: false, _permit: permit })
         } else {
             Err(io::ErrorKind::InvalidData.into())
         }
@@ -133,9 +135,17 @@ impl AsyncRead for Connection {
     }
 }
 
+/// Not vectored: HTTP/2 then copies short messages behind each other, and one write sends many of them.
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        // Answers that are ready with the first one go out with it: a write is most of what an answer costs.
+        if !mem::replace(&mut self.gathered, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.gathered = written.is_pending();
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -145,16 +155,26 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+    use super::*;
+
+    #[tokio::test]
+    async fn a_write_waits_for_the_calls_that_are_ready_with_it() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        peer.write_all(&PREFACE).await.expect("a peer that reads");
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
+        let mut connection = Connection::open(stream, permit, Duration::MAX).await.expect("a preface");
+        for _ in 0..2 {
+            let ready = tokio::spawn(async {});
+            connection.write_all(b"answer").await.expect("a peer that reads");
+            assert!(ready.is_finished());
+        }
     }
 }
