@@ -2,7 +2,7 @@
 //!
 //! A query begins after every read that it answers has come, and nothing is kept: no answer is ever stale.
 
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
+use std::{collections::HashMap, iter, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -28,9 +28,10 @@ pub struct Batches {
 }
 
 impl Default for Batches {
-    /// With two queries at once a lone read waits for nothing; more would only be smaller.
+    /// With two queries at once a lone read waits for nothing; more would only be smaller. Were they larger, one of them
+    /// would take all that waits, and nobody would answer callers while the next ones gather.
     fn default() -> Self {
-        Self { queries: 2, profiles: 128 }
+        Self { queries: 2, profiles: 32 }
     }
 }
 
@@ -122,8 +123,10 @@ async fn answer(mut line: Line, reads: Vec<Read>) -> Line {
     match store::in_time(line.profiles(ids)).await {
         Ok(found) => {
             for (key, profile) in found {
-                for caller in waiting.remove(&key).unwrap_or_default() {
-                    let _ = caller.send(profile.clone().map(Some)); // a caller may have gone away
+                let callers = waiting.remove(&key).unwrap_or_default();
+                let profiles = iter::repeat_n(profile.map(Some), callers.len());
+                for (caller, profile) in callers.into_iter().zip(profiles) {
+                    let _ = caller.send(profile); // a caller may have gone away
                 }
             }
             for caller in waiting.into_values().flatten() {
