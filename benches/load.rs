@@ -4,7 +4,6 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +21,7 @@ use crate::wire::Connection;
 const LONGEST_US: u64 = 60_000_000;
 
 /// How exact the clock of an open loop is: a finer one takes from the server's processor what no client would.
-const TICK: Duration = Duration::from_micros(500);
+const TICK: Duration = Duration::from_micros(250);
 
 /// The part of a load whose latencies do not count.
 const WARM_UP: f64 = 0.1;
@@ -98,7 +97,7 @@ struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    fn send(&mut self, connection: &Connection, due: Instant) {
+    fn send(&mut self, connection: &mut Connection, due: Instant) {
         let call = match self.call {
             Call::Mixed if self.random.random_ratio(9, 10) => Call::Get,
             Call::Mixed => Call::Patch,
@@ -191,26 +190,21 @@ pub fn run(args: &LoadArgs) -> io::Result<()> {
     let people = People::read(&args.keys, &args.ids)?;
     let started = Instant::now();
     let (warm, until) = (started + args.length().mul_f64(WARM_UP), started + args.length());
-    let seen = thread::scope(|scope| {
-        let (args, people) = (&args, &people);
-        let threads: Vec<_> = (0..args.connections)
-            .map(|_| {
-                scope.spawn(move || {
-                    let caller = Caller { call: args.call, people, random: SmallRng::from_rng(&mut rand::rng()) };
-                    match args.rate {
-                        None => closed(args, caller, Seen::new(warm), until),
-                        Some(rate) => open(args, caller, Seen::new(warm), rate, until),
-                    }
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().expect("no thread panics")).collect::<io::Result<Vec<_>>>()
-    })?;
-    let seconds = started.elapsed().as_secs_f64();
+    let caller = || Caller { call: args.call, people: &people, random: SmallRng::from_rng(&mut rand::rng()) };
     let mut all = Seen::new(warm);
-    for seen in seen {
-        all.add(seen);
+    if let Some(rate) = args.rate {
+        open(args, caller(), &mut all, rate, until)?;
+    } else {
+        thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..args.connections).map(|_| scope.spawn(|| closed(args, caller(), Seen::new(warm), until))).collect();
+            for thread in threads {
+                all.add(thread.join().expect("no thread panics")?);
+            }
+            Ok::<_, io::Error>(())
+        })?;
     }
+    let seconds = started.elapsed().as_secs_f64();
     let milliseconds =
         |quantile| f64::from(u32::try_from(all.latencies.value_at_quantile(quantile)).unwrap_or(u32::MAX)) / 1e3;
     let result = json!({
@@ -228,9 +222,9 @@ pub fn run(args: &LoadArgs) -> io::Result<()> {
 /// Keeps a number of calls in flight: each answer is followed by the next call.
 fn closed(args: &LoadArgs, mut caller: Caller<'_>, mut seen: Seen, until: Instant) -> io::Result<Seen> {
     while Instant::now() < until {
-        let connection = Connection::open(args.target)?;
+        let mut connection = Connection::open(args.target, true)?;
         for _ in 0..args.in_flight / args.connections {
-            caller.send(&connection, Instant::now());
+            caller.send(&mut connection, Instant::now());
         }
         connection.flush()?;
         while connection.pending() > 0 {
@@ -242,7 +236,7 @@ fn closed(args: &LoadArgs, mut caller: Caller<'_>, mut seen: Seen, until: Instan
             let now = Instant::now();
             if now < until && !connection.going_away() {
                 for _ in 0..answered {
-                    caller.send(&connection, now);
+                    caller.send(&mut connection, now);
                 }
                 connection.flush()?;
             }
@@ -251,36 +245,37 @@ fn closed(args: &LoadArgs, mut caller: Caller<'_>, mut seen: Seen, until: Instan
     Ok(seen)
 }
 
-/// Sends by the clock, whether or not the answers come.
-fn open(args: &LoadArgs, mut caller: Caller<'_>, mut seen: Seen, rate: f64, until: Instant) -> io::Result<Seen> {
-    let interval = Duration::from_secs_f64(f64::from(args.connections) / rate);
-    let mut due = Instant::now() + interval.mul_f64(caller.random.random());
-    while due < until {
-        let connection = Connection::open(args.target)?;
-        let (sent, all_sent) = (AtomicU64::new(0), AtomicBool::new(false));
-        thread::scope(|scope| {
-            let receiver = scope.spawn(|| {
-                let mut answered = 0;
-                while !(all_sent.load(Ordering::SeqCst) && answered == sent.load(Ordering::SeqCst)) {
-                    connection.receive(|call| {
-                        seen.note(call.due, call.ok);
-                        answered += 1;
-                    })?;
-                }
-                Ok::<_, io::Error>(())
-            });
-            while due < until && !connection.going_away() {
-                thread::sleep(due.saturating_duration_since(Instant::now()).max(TICK));
-                while due <= Instant::now() && connection.pending() < STREAMS {
-                    caller.send(&connection, due);
-                    sent.fetch_add(1, Ordering::SeqCst);
-                    due += interval;
-                }
-                connection.flush()?;
+/// Sends by the clock, whether or not the answers come. One thread for all connections, which sends and reads whenever
+/// the clock ticks: a client that is woken by every answer takes from the server's processor what no client would.
+fn open(args: &LoadArgs, mut caller: Caller<'_>, seen: &mut Seen, rate: f64, until: Instant) -> io::Result<()> {
+    let interval = Duration::from_secs_f64(1.0 / rate);
+    let connect = || Connection::open(args.target, false);
+    let mut connections = (0..args.connections).map(|_| connect()).collect::<io::Result<Vec<_>>>()?;
+    let mut due = Instant::now();
+    while due < until || connections.iter().any(|connection| connection.pending() > 0) {
+        thread::sleep(TICK);
+        for connection in &mut connections {
+            connection.receive(|call| seen.note(call.due, call.ok))?;
+            if connection.going_away() && connection.pending() == 0 {
+                *connection = connect()?;
             }
-            all_sent.store(true, Ordering::SeqCst);
-            receiver.join().expect("no thread panics")
-        })?;
+        }
+        let now = Instant::now();
+        while due <= now.min(until)
+            && let Some(connection) = least_busy(&mut connections)
+        {
+            caller.send(connection, due);
+            due += interval;
+        }
+        for connection in &mut connections {
+            connection.flush()?;
+        }
     }
-    Ok(seen)
+    Ok(())
+}
+
+/// The connection with the fewest calls, if any takes more.
+fn least_busy(connections: &mut [Connection]) -> Option<&mut Connection> {
+    let free = connections.iter_mut().filter(|connection| connection.pending() < STREAMS && !connection.going_away());
+    free.min_by_key(|connection| connection.pending())
 }

@@ -6,9 +6,9 @@
 use std::{
     collections::HashMap,
     io::{self, Read as _, Write as _},
+    mem,
     net::{SocketAddr, TcpStream},
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use prost::Message;
@@ -17,8 +17,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The largest window, and what is to be added to the first one of a connection to reach it (RFC 9113 section 6.9).
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 const FIRST_WINDOW: u32 = 65_535;
-/// How long a connection waits for something to come.
-const MOMENT: Duration = Duration::from_millis(50);
 /// How much of the connection's window may be used up before it is filled again.
 const REFILL: u32 = 1 << 30;
 
@@ -47,112 +45,96 @@ struct Pending {
     has_message: bool,
 }
 
-/// A connection whose two ends may be used by two threads.
+/// A connection with many calls at once.
 pub struct Connection {
-    sending: Mutex<Sending>,
-    receiving: Mutex<Receiving>,
-}
-
-struct Sending {
     stream: TcpStream,
+    /// What is to be sent.
     out: Vec<u8>,
+    /// What has come of answers, as far as it is filled.
+    buffer: Vec<u8>,
+    filled: usize,
     next_stream: u32,
     /// The headers that the peer remembers, in the order in which it has learnt them (RFC 7541).
     known: HashMap<String, usize>,
     pending: HashMap<u32, Pending>,
+    /// Bytes of messages that have come since the connection's window was filled.
+    taken: u32,
     going_away: bool,
 }
 
-struct Receiving {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-    filled: usize,
-    /// Bytes of messages that have come since the connection's window was filled.
-    taken: u32,
-}
-
 impl Connection {
-    pub fn open(target: SocketAddr) -> io::Result<Self> {
+    /// A connection that waits for answers, or that takes those that are there.
+    pub fn open(target: SocketAddr, waits: bool) -> io::Result<Self> {
         let stream = TcpStream::connect(target)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(MOMENT))?;
-        let mut sending = Sending {
-            stream: stream.try_clone()?,
+        stream.set_nonblocking(!waits)?;
+        let mut connection = Self {
+            stream,
             out: PREFACE.to_vec(),
+            buffer: vec![0; 64 * 1024],
+            filled: 0,
             next_stream: 1,
             known: HashMap::new(),
             pending: HashMap::new(),
+            taken: 0,
             going_away: false,
         };
         let mut settings = SETTINGS_INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
         settings.extend(LARGEST_WINDOW.to_be_bytes());
-        sending.frame(SETTINGS, 0, 0, &settings);
-        sending.frame(WINDOW_UPDATE, 0, 0, &(LARGEST_WINDOW - FIRST_WINDOW).to_be_bytes());
-        sending.flush()?;
-        let receiving = Receiving { stream, buffer: vec![0; 64 * 1024], filled: 0, taken: 0 };
-        Ok(Self { sending: Mutex::new(sending), receiving: Mutex::new(receiving) })
-    }
-
-    /// Puts a call among those to be sent.
-    pub fn call(&self, path: &str, key: &str, message: &impl Message, due: Instant) {
-        lock(&self.sending).call(path, key, message, due);
-    }
-
-    /// Sends what is to be sent.
-    pub fn flush(&self) -> io::Result<()> {
-        lock(&self.sending).flush()
+        connection.frame(SETTINGS, 0, 0, &settings);
+        connection.frame(WINDOW_UPDATE, 0, 0, &(LARGEST_WINDOW - FIRST_WINDOW).to_be_bytes());
+        connection.flush()?;
+        Ok(connection)
     }
 
     /// Calls without an answer.
     pub fn pending(&self) -> usize {
-        lock(&self.sending).pending.len()
+        self.pending.len()
     }
 
     /// Whether the peer takes no more calls on this connection.
-    pub fn going_away(&self) -> bool {
-        lock(&self.sending).going_away
+    pub const fn going_away(&self) -> bool {
+        self.going_away
     }
 
-    /// Waits for a moment until something comes, and gives every call that has its answer to `each`.
-    pub fn receive(&self, mut each: impl FnMut(Answered)) -> io::Result<()> {
-        let mut receiving = lock(&self.receiving);
-        let Receiving { stream, buffer, filled, taken } = &mut *receiving;
-        match stream.read(&mut buffer[*filled..]) {
+    /// Gives every call whose answer has come to `each`.
+    pub fn receive(&mut self, mut each: impl FnMut(Answered)) -> io::Result<()> {
+        match self.stream.read(&mut self.buffer[self.filled..]) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => *filled += read,
+            Ok(read) => self.filled += read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         }
-        let mut sending = lock(&self.sending);
-        let mut start = 0;
-        while let Some((kind, flags, id, payload)) = frame(&buffer[start..*filled]) {
-            start += 9 + payload.len();
+        let buffer = mem::take(&mut self.buffer);
+        let mut rest = &buffer[..self.filled];
+        while let Some((kind, flags, id, payload)) = frame(rest) {
+            rest = &rest[9 + payload.len()..];
             match kind {
-                DATA => *taken += u32::try_from(payload.len()).unwrap_or(u32::MAX),
-                SETTINGS if flags & ACK == 0 => sending.frame(SETTINGS, ACK, 0, &[]),
-                PING if flags & ACK == 0 => sending.frame(PING, ACK, 0, payload),
-                GOAWAY => sending.going_away = true,
+                DATA => self.taken += u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                SETTINGS if flags & ACK == 0 => self.frame(SETTINGS, ACK, 0, &[]),
+                PING if flags & ACK == 0 => self.frame(PING, ACK, 0, payload),
+                GOAWAY => self.going_away = true,
                 _ => {}
             }
-            if let Some(pending) = sending.pending.get_mut(&id) {
+            if let Some(pending) = self.pending.get_mut(&id) {
                 pending.has_message |= kind == DATA && !payload.is_empty();
                 let over = kind == RST_STREAM || (matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0);
-                if over && let Some(Pending { due, has_message }) = sending.pending.remove(&id) {
+                if over && let Some(Pending { due, has_message }) = self.pending.remove(&id) {
                     each(Answered { due, ok: has_message && kind == HEADERS });
                 }
             }
         }
-        buffer.copy_within(start..*filled, 0);
-        *filled -= start;
-        if *taken > REFILL {
-            sending.frame(WINDOW_UPDATE, 0, 0, &taken.to_be_bytes());
-            *taken = 0;
+        let read = self.filled - rest.len();
+        self.buffer = buffer;
+        self.buffer.copy_within(read..self.filled, 0);
+        self.filled -= read;
+        if self.taken > REFILL {
+            self.frame(WINDOW_UPDATE, 0, 0, &self.taken.to_be_bytes());
+            self.taken = 0;
         }
-        sending.flush()
+        self.flush()
     }
-}
 
-impl Sending {
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).expect("a frame is short").to_be_bytes();
         self.out.extend([length[1], length[2], length[3], kind, flags]);
@@ -160,7 +142,8 @@ impl Sending {
         self.out.extend(payload);
     }
 
-    fn call(&mut self, path: &str, key: &str, message: &impl Message, due: Instant) {
+    /// Puts a call among those to be sent.
+    pub fn call(&mut self, path: &str, key: &str, message: &impl Message, due: Instant) {
         let mut block = vec![0x83, 0x86]; // `:method: POST` and `:scheme: http`, which every peer knows
         for (name, value) in [
             (":path", path),
@@ -198,9 +181,15 @@ impl Sending {
         self.known.insert(header, count);
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.write_all(&self.out)?;
-        self.out.clear();
+    /// Sends what is to be sent, as far as the peer takes it.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while !self.out.is_empty() {
+            match self.stream.write(&self.out) {
+                Ok(written) => drop(self.out.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 }
@@ -211,8 +200,4 @@ fn frame(bytes: &[u8]) -> Option<(u8, u8, u32, &[u8])> {
     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
     let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
     Some((head[3], head[4], stream, rest.get(..length)?))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
