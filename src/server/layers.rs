@@ -72,6 +72,7 @@ pub async fn call(State(gate): State<Gate>, request: Request, next: Next) -> Res
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
     let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
+    let under_way = UnderWay::begin(Arc::clone(&peer));
     let unsent = Arc::clone(&gate.unsent);
     let request_id = request_id(request.headers());
     let access = auth::access(request.uri().path());
@@ -80,6 +81,7 @@ pub async fn call(State(gate): State<Gate>, request: Request, next: Next) -> Res
     let mut response = readable(gate.admit(access, request, next).instrument(span.clone()).await, &span);
     line.code = Some(response.extensions().get().map_or(Code::Ok, Status::code));
     response.headers_mut().insert(REQUEST_ID, request_id);
+    drop(under_way);
     let answer = Unsent::ready(unsent, peer);
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
@@ -87,6 +89,22 @@ pub async fn call(State(gate): State<Gate>, request: Request, next: Next) -> Res
             frame
         }))
     })
+}
+
+/// A call that has no answer yet.
+struct UnderWay(Arc<Peer>);
+
+impl UnderWay {
+    fn begin(peer: Arc<Peer>) -> Self {
+        peer.under_way.fetch_add(1, Relaxed);
+        Self(peer)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Relaxed);
+    }
 }
 
 /// An answer that is ready and not yet sent. A peer that lets its answers lie, by a window of 0, is cut off once there

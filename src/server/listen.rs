@@ -3,7 +3,10 @@
 use std::{
     io, mem,
     pin::Pin,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -74,6 +77,8 @@ async fn open(
 /// The other end of a connection, as its calls know it.
 #[derive(Default)]
 pub struct Peer {
+    /// Calls that have no answer yet.
+    pub under_way: AtomicUsize,
     /// Answers that are ready and not yet sent.
     pub unsent: AtomicUsize,
     /// Cancelled, it ends the connection at once.
@@ -138,8 +143,9 @@ impl AsyncRead for Connection {
 /// Not vectored: HTTP/2 then copies short messages behind each other, and one write sends many of them.
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // Answers that are ready with the first one go out with it: a write is most of what an answer costs.
-        if !mem::replace(&mut self.gathered, true) {
+        // Answers that are ready with this one go out with it: a write is most of what an answer costs. A lone one waits
+        // for nothing.
+        if self.peer.under_way.load(Relaxed) > 0 && !mem::replace(&mut self.gathered, true) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -164,17 +170,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_write_waits_for_the_calls_that_are_ready_with_it() {
+    async fn a_write_waits_for_the_calls_that_are_ready_with_it_and_a_lone_one_for_nothing() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
         peer.write_all(&PREFACE).await.expect("a peer that reads");
         let (stream, _) = listener.accept().await.expect("a connection");
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
         let mut connection = Connection::open(stream, permit, Duration::MAX).await.expect("a preface");
-        for _ in 0..2 {
+        for under_way in [0, 1, 1, 0] {
+            connection.peer.under_way.store(under_way, Relaxed);
             let ready = tokio::spawn(async {});
             connection.write_all(b"answer").await.expect("a peer that reads");
-            assert!(ready.is_finished());
+            assert_eq!(ready.is_finished(), under_way > 0);
         }
     }
 }
