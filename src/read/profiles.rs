@@ -28,8 +28,8 @@ pub struct Batches {
 }
 
 impl Default for Batches {
-    /// With two queries at once a lone read waits for nothing; more would only be smaller. Were they larger, one of them
-    /// would take all that waits, and nobody would answer callers while the next ones gather.
+    /// With two queries at once a lone read waits for nothing; more would only be smaller. Of more profiles,
+    /// one query would take all that waits, and the other had nothing to do.
     fn default() -> Self {
         Self { queries: 2, profiles: 32 }
     }

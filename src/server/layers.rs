@@ -262,7 +262,11 @@ impl Drop for LogLine {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use axum::{Router, middleware::from_fn_with_state, routing::post};
+    use futures_util::FutureExt as _;
+    use tempfile::TempDir;
     use tokio_util::task::TaskTracker;
     use tower::Service as _;
     use tower_http::catch_panic::CatchPanicLayer;
@@ -270,28 +274,58 @@ mod tests {
     use super::*;
     use crate::store::{DatabaseUrl, Store};
 
-    #[tokio::test]
-    async fn a_panic_is_internal_without_its_words_and_the_next_call_is_served() {
-        let directory = tempfile::tempdir().expect("a directory");
+    async fn gate(directory: &TempDir) -> Gate {
         let url = format!("sqlite://{}/profiles.db?mode=rwc", directory.path().display()).into();
         let store = Store::connect(&DatabaseUrl::parse(&url).expect("a URL"), 1).await.expect("a database");
-        let gate = Gate {
+        Gate {
             keys: Keys::new(store, TaskTracker::new()),
             places: Arc::new(Semaphore::new(1)),
             stop: CancellationToken::new(),
             unsent: Arc::default(),
-        };
+        }
+    }
+
+    fn check(body: &'static str) -> Request {
+        let request = Request::post("/grpc.health.v1.Health/Check").header(CONTENT_TYPE, "application/grpc");
+        request.body(Body::from(body)).expect("a request")
+    }
+
+    #[tokio::test]
+    async fn a_call_is_under_way_until_its_answer_is_ready_or_its_caller_has_gone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let peer = Arc::<Peer>::default();
+        let (called, never) = (Arc::clone(&peer), Arc::clone(&peer));
+        let answers = post(|| async move { assert_eq!(called.under_way.load(Relaxed), 1) });
+        let hangs = post(|| async move {
+            assert_eq!(never.under_way.load(Relaxed), 1);
+            pending::<()>().await;
+        });
+        let gate = gate(&directory).await;
+        for handler in [answers, hangs] {
+            let mut calls = Router::new()
+                .route("/grpc.health.v1.Health/Check", handler)
+                .layer(from_fn_with_state(gate.clone(), call));
+            let mut request = check("");
+            request.extensions_mut().insert(Arc::clone(&peer));
+            let answer = calls.call(request).now_or_never();
+            assert_eq!(peer.under_way.load(Relaxed), 0);
+            drop(answer);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_internal_without_its_words_and_the_next_call_is_served() {
+        let directory = tempfile::tempdir().expect("a directory");
         let handler = |body: String| async move { assert!(body != "Ada", "the name is {body}") };
         let mut calls = Router::new()
             .route("/grpc.health.v1.Health/Check", post(handler))
             .layer(CatchPanicLayer::custom(panicked))
-            .layer(from_fn_with_state(gate, call));
+            .layer(from_fn_with_state(gate(&directory).await, call));
         for (body, code, message) in [
             ("Ada", Some(Code::Internal), "The service failed; the fault is on its side and in its log."),
             ("Eve", None, ""),
         ] {
-            let request = Request::post("/grpc.health.v1.Health/Check").header(CONTENT_TYPE, "application/grpc");
-            let response = calls.call(request.body(Body::from(body)).expect("a request")).await.expect("an answer");
+            let response = calls.call(check(body)).await.expect("an answer");
             let status = response.extensions().get::<Status>();
             assert_eq!(status.map(Status::code), code);
             assert_eq!(status.map(Status::message).unwrap_or_default(), message);
