@@ -52,7 +52,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// What a call must pass before a handler sees it.
-#[derive(Clone)]
 pub struct Gate {
     pub keys: Keys,
     /// The places for calls in flight.
@@ -64,7 +63,7 @@ pub struct Gate {
 }
 
 /// Serves one call and logs it.
-pub async fn call(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+pub async fn call(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
@@ -274,15 +273,15 @@ mod tests {
     use super::*;
     use crate::store::{DatabaseUrl, Store};
 
-    async fn gate(directory: &TempDir) -> Gate {
+    async fn gate(directory: &TempDir) -> Arc<Gate> {
         let url = format!("sqlite://{}/profiles.db?mode=rwc", directory.path().display()).into();
         let store = Store::connect(&DatabaseUrl::parse(&url).expect("a URL"), 1).await.expect("a database");
-        Gate {
+        Arc::new(Gate {
             keys: Keys::new(store, TaskTracker::new()),
             places: Arc::new(Semaphore::new(1)),
             stop: CancellationToken::new(),
             unsent: Arc::default(),
-        }
+        })
     }
 
     fn check(body: &'static str) -> Request {

@@ -144,7 +144,7 @@ impl Server {
             .add_service(SupportServiceServer::from_arc(api).max_decoding_message_size(LARGEST_MESSAGE))
             .into_axum_router()
             .layer(CatchPanicLayer::custom(layers::panicked))
-            .layer(from_fn_with_state(gate, layers::call));
+            .layer(from_fn_with_state(Arc::new(gate), layers::call));
         let connections =
             listen::accept(listener, limits.connections, limits.connection_age.mul_f64(1.1), stop.clone());
         let serving = Transport::builder()
