@@ -27,6 +27,7 @@ ORGANIZATIONS = 20
 CALLS = {"get": "GetProfile", "create": "CreateProfile", "patch": "PatchProfile", "update": "UpdateProfile",
          "mixed": "90/10 mixed"}
 START_SECONDS = 20
+SAMPLE_SECONDS = 0.25
 
 COLUMNS = ("id, organization_id, revision, locked, role, first_name, last_name, email, dob, gender, phone_number,"
            " address, address2, city, state, country, postal_code, created_at, updated_at")
@@ -236,14 +237,22 @@ class Bench:
         if rate:
             command += ["--rate", rate]
         before = process.cpu_seconds(), self.postgres.cpu_seconds()
-        done = subprocess.run([str(part) for part in command], check=True, text=True, stdout=subprocess.PIPE)
-        seen = json.loads(done.stdout)
+        resident = []
+        with subprocess.Popen([str(part) for part in command], text=True, stdout=subprocess.PIPE) as loading:
+            while loading.poll() is None:
+                resident.append(process.resident_mb())
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    loading.wait(SAMPLE_SECONDS)
+            answer = loading.stdout.read()
+        if loading.returncode:
+            raise subprocess.CalledProcessError(loading.returncode, command)
+        seen = json.loads(answer)
         after = process.cpu_seconds(), self.postgres.cpu_seconds()
         if seen["failed"]:
             raise RuntimeError(f"{seen['failed']} of {seen['calls']} calls failed: {process.log.read_text()[-2000:]}")
         return {"rate": seen["calls"] / seen["seconds"], "p50_ms": seen["p50_ms"], "p99_ms": seen["p99_ms"],
                 "service_us": (after[0] - before[0]) / seen["calls"] * 1e6,
-                "postgres_us": (after[1] - before[1]) / seen["calls"] * 1e6, "resident_mb": process.resident_mb()}
+                "postgres_us": (after[1] - before[1]) / seen["calls"] * 1e6, "resident_mb": statistics.median(resident)}
 
     def rounds(self, runs: dict) -> dict[str, list[dict]]:
         """Everything in turns, so that what the machine does besides hits all of it alike. A run may look at those before.
