@@ -102,7 +102,6 @@ struct Remembered {
 }
 
 /// Finds out who a presented key stands for.
-#[derive(Clone)]
 pub struct Keys {
     store: Store,
     tasks: TaskTracker,

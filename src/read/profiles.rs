@@ -29,7 +29,7 @@ pub struct Batches {
 
 impl Default for Batches {
     /// With two queries at once a lone read waits for nothing; more would only be smaller. Of more profiles,
-    /// one query would take all that waits, and the other had nothing to do.
+    /// one query would take all that waits, and the other would have nothing to do.
     fn default() -> Self {
         Self { queries: 2, profiles: 32 }
     }

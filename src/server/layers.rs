@@ -72,7 +72,6 @@ pub async fn call(State(gate): State<Arc<Gate>>, request: Request, next: Next) -
     }
     let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
     let under_way = UnderWay::begin(Arc::clone(&peer));
-    let unsent = Arc::clone(&gate.unsent);
     let request_id = request_id(request.headers());
     let access = auth::access(request.uri().path());
     let mut line = LogLine::start(access, &request, &request_id);
@@ -81,7 +80,7 @@ pub async fn call(State(gate): State<Arc<Gate>>, request: Request, next: Next) -
     line.code = Some(response.extensions().get().map_or(Code::Ok, Status::code));
     response.headers_mut().insert(REQUEST_ID, request_id);
     drop(under_way);
-    let answer = Unsent::ready(unsent, peer);
+    let answer = Unsent::ready(Arc::clone(&gate.unsent), peer);
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
             let _until_it_is_sent = &answer;
@@ -303,7 +302,7 @@ mod tests {
         for handler in [answers, hangs] {
             let mut calls = Router::new()
                 .route("/grpc.health.v1.Health/Check", handler)
-                .layer(from_fn_with_state(gate.clone(), call));
+                .layer(from_fn_with_state(Arc::clone(&gate), call));
             let mut request = check("");
             request.extensions_mut().insert(Arc::clone(&peer));
             let answer = calls.call(request).now_or_never();
