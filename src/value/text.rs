@@ -1,6 +1,6 @@
 //! Text: one form for what looks the same, and limits in characters.
 
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{UnicodeNormalization as _, is_nfc};
 
 use super::Rule;
 
@@ -9,7 +9,8 @@ const NAME: usize = 100;
 
 /// The form in which every string of a request is judged: Unicode NFC, without white space at both ends.
 pub fn clean(text: &str) -> String {
-    text.nfc().collect::<String>().trim().to_owned()
+    // Most text is in the form already, and seeing that is much cheaper than making it.
+    if is_nfc(text) { text.trim().to_owned() } else { text.nfc().collect::<String>().trim().to_owned() }
 }
 
 /// A person's first or last name: at most 100 characters.
@@ -56,7 +57,9 @@ mod tests {
 
     #[test]
     fn what_looks_the_same_is_the_same() {
-        assert_eq!(clean("\u{2003} Zoe\u{308}\t\n"), "Zo\u{eb}");
+        for text in ["\u{2003} Zoe\u{308}\t\n", "\u{2003} Zo\u{eb}\t\n"] {
+            assert_eq!(clean(text), "Zo\u{eb}");
+        }
     }
 
     #[test]
