@@ -64,7 +64,10 @@ class Process:
 
     def resident_mb(self, what: str = "VmRSS") -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(rf"^{what}:\s+(\d+)", status, re.M)[1]) / 1024
+        found = re.search(rf"^{what}:\s+(\d+)", status, re.M)
+        if not found:  # a process that has ended has no memory
+            raise RuntimeError(f"the server has ended: {self.log.read_text()[-2000:]}")
+        return int(found[1]) / 1024
 
     def stop(self) -> None:
         self.process.terminate()
