@@ -66,8 +66,11 @@ class Process:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         found = re.search(rf"^{what}:\s+(\d+)", status, re.M)
         if not found:  # a process that has ended has no memory
-            raise RuntimeError(f"the server has ended: {self.log.read_text()[-2000:]}")
+            raise RuntimeError(f"the server has ended: {self.end_of_log()}")
         return int(found[1]) / 1024
+
+    def end_of_log(self) -> str:
+        return self.log.read_text()[-2000:]
 
     def stop(self) -> None:
         self.process.terminate()
@@ -248,11 +251,11 @@ class Bench:
                     loading.wait(SAMPLE_SECONDS)
             answer = loading.stdout.read()
         if loading.returncode:
-            raise subprocess.CalledProcessError(loading.returncode, command)
+            raise RuntimeError(f"the load failed; of the server: {process.end_of_log()}")
         seen = json.loads(answer)
         after = process.cpu_seconds(), self.postgres.cpu_seconds()
         if seen["failed"]:
-            raise RuntimeError(f"{seen['failed']} of {seen['calls']} calls failed: {process.log.read_text()[-2000:]}")
+            raise RuntimeError(f"{seen['failed']} of {seen['calls']} calls failed: {process.end_of_log()}")
         return {"rate": seen["calls"] / seen["seconds"], "p50_ms": seen["p50_ms"], "p99_ms": seen["p99_ms"],
                 "service_us": (after[0] - before[0]) / seen["calls"] * 1e6,
                 "postgres_us": (after[1] - before[1]) / seen["calls"] * 1e6, "resident_mb": statistics.median(resident)}
