@@ -1,10 +1,9 @@
 //! Everything that can go wrong with a call. What a caller reads is here; codes and details are in grpc/status.rs.
 
-use sea_orm::DbErr;
 use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
 
-use crate::{keys::Scope, store, value::Rule};
+use crate::{scope::Scope, value::Rule};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -23,8 +22,8 @@ pub enum Error {
     InvalidMessage,
     #[error("{}", sentence(.0))]
     InvalidFields(Vec<Violation>),
-    #[error("The update mask must be empty, or `*` alone, or name fields that can be changed: {}.", mutable())]
-    InvalidUpdateMask,
+    #[error("The update mask must be empty, or `*` alone, or name fields that can be changed: {0}.")]
+    InvalidUpdateMask(String),
     #[error("The page token is not one of this profile's list. Start again without one.")]
     InvalidPageToken,
     #[error("The request id has been used with another request. Use a new one.")]
@@ -67,9 +66,16 @@ pub enum Error {
     Internal(String),
 }
 
-impl From<DbErr> for Error {
-    fn from(error: DbErr) -> Self {
-        store::failure::classify(&error)
+impl Error {
+    /// What went wrong inside, for the log.
+    pub fn cause(&self) -> Option<&str> {
+        match self {
+            Self::TransactionConflict { cause, .. }
+            | Self::DatabaseUnavailable(cause)
+            | Self::OutcomeUnknown(cause)
+            | Self::Internal(cause) => Some(cause),
+            _ => None,
+        }
     }
 }
 
@@ -77,8 +83,4 @@ impl From<DbErr> for Error {
 fn sentence(violations: &[Violation]) -> String {
     let parts: Vec<_> = violations.iter().map(|Violation { field, rule }| format!("{field} {rule}")).collect();
     format!("Invalid fields: {}.", parts.join("; "))
-}
-
-fn mutable() -> String {
-    crate::policy::mutable().map(|column| sea_orm::IdenStatic::as_str(&column)).collect::<Vec<_>>().join(", ")
 }

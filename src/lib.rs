@@ -13,17 +13,18 @@ mod read;
 pub use read::Batches;
 mod write;
 
-mod keys;
-mod policy;
-mod value;
+mod profile;
 
-mod error;
 mod store;
 pub use store::{DatabaseUrl, Store};
 
 mod entity;
 mod migration;
 
-mod edge;
+mod error;
+mod scope;
+mod value;
+
+mod clock;
 mod telemetry;
 pub use telemetry::start as start_logging;

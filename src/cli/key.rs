@@ -1,16 +1,27 @@
 //! `key create`, `key list` and `key revoke`.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum, builder::PossibleValue};
 use uuid::Uuid;
 
 use super::{Failure, database::DatabaseArgs, organization::checked_name};
 use crate::{
-    edge,
+    clock,
     entity::api_key,
-    keys::{KeyText, Scope},
+    scope::Scope,
     store::{self, Store},
+    value::KeyText,
 };
+
+impl ValueEnum for Scope {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(self.description()))
+    }
+}
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -52,7 +63,7 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
     match command {
         KeyCommand::Create { organization, name, scopes, expires, database } => {
             let name = checked_name(&name)?;
-            let now = edge::now();
+            let now = clock::now();
             let expires_at = expires.map(|lifetime| expiry(now, *lifetime)).transpose()?;
             let store = database.open().await?;
             let organization = find(&store, &organization).await?;
@@ -82,7 +93,7 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
         }
         KeyCommand::Revoke { lookup, database } => {
             let store = database.open().await?;
-            if !store::key::revoke(store.writer(), &lookup, edge::now()).await? {
+            if !store::key::revoke(store.writer(), &lookup, clock::now()).await? {
                 return Err(Failure::failed(format!("there is no key {lookup:?}")));
             }
             store.close().await;
@@ -100,7 +111,7 @@ pub async fn create(
     expires_at: Option<DateTime<Utc>>,
 ) -> Result<String, Failure> {
     let text = KeyText::generate();
-    let mut scopes: Vec<_> = scopes.iter().map(Scope::to_string).collect();
+    let mut scopes: Vec<_> = scopes.iter().map(|scope| scope.name()).collect();
     scopes.sort_unstable();
     scopes.dedup();
     let key = api_key::Model {
@@ -109,7 +120,7 @@ pub async fn create(
         name,
         secret_sha256: text.secret_sha256(),
         scopes: scopes.join(" "),
-        created_at: edge::now(),
+        created_at: clock::now(),
         expires_at,
         revoked_at: None,
         last_used_at: None,

@@ -59,13 +59,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::failed(match error {
-            Error::TransactionConflict { cause, .. }
-            | Error::DatabaseUnavailable(cause)
-            | Error::OutcomeUnknown(cause)
-            | Error::Internal(cause) => cause,
-            other => other.to_string(),
-        })
+        Self::failed(error.cause().map_or_else(|| error.to_string(), str::to_owned))
     }
 }
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{Failure, database::DatabaseArgs};
 use crate::{
-    edge,
+    clock,
     entity::organization,
     store::{self, Store},
     value,
@@ -52,8 +52,8 @@ pub async fn run(command: OrganizationCommand) -> Result<(), Failure> {
 
 /// Makes an organization, unless its name is taken.
 pub async fn create(store: &Store, name: &str) -> Result<Option<Uuid>, Failure> {
-    let id = edge::new_id();
-    let organization = organization::Model { id, name: name.to_owned(), created_at: edge::now() };
+    let id = clock::new_id();
+    let organization = organization::Model { id, name: name.to_owned(), created_at: clock::now() };
     Ok(store::organization::create(store.writer(), organization).await?.then_some(id))
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use clap::{Args, ValueEnum as _};
+use clap::Args;
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{Signal, SignalKind, signal},
@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Failure, database::DatabaseArgs, key, organization};
 use crate::{
-    keys::Scope,
     read::Batches,
+    scope::Scope,
     server::{Drained, Limits, Server},
     store::Store,
 };
@@ -104,7 +104,7 @@ async fn greet(store: &Store, address: SocketAddr) -> Result<(), Failure> {
         return Ok(());
     }
     if let Some(organization) = organization::create(store, DEMO).await? {
-        let key = key::create(store, organization, DEMO.to_owned(), Scope::value_variants(), None).await?;
+        let key = key::create(store, organization, DEMO.to_owned(), &Scope::ALL, None).await?;
         println!("First start: here is the organization {DEMO:?} with a key, which is shown only now:\n");
         println!("  {key}\n\nTry it:\n");
         println!("  grpcurl -plaintext -H 'cv-api-key: {key}' \\");

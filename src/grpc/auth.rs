@@ -5,8 +5,10 @@ use tonic::Request;
 
 use crate::{
     error::{Error, Result},
-    keys::{KeyText, Scope},
-    write::Author,
+    profile::change::Author,
+    scope::Scope,
+    value::KeyText,
+    write::Permit,
 };
 
 /// The header of the documented REST API; `authorization: Bearer KEY` says the same.
@@ -57,7 +59,7 @@ pub fn presented(headers: &HeaderMap) -> Result<KeyText> {
             return Err(Error::ApiKeyInvalid);
         }
     }
-    key.trim().parse()
+    KeyText::parse(key.trim()).ok_or(Error::ApiKeyInvalid)
 }
 
 /// The token of the bearer scheme (RFC 6750), whose name has no case.
@@ -68,6 +70,15 @@ fn bearer(credentials: &str) -> Option<&str> {
 
 /// Who makes an authenticated call.
 pub fn author<T>(request: &Request<T>) -> Result<Author> {
-    let author = request.extensions().get::<Author>().cloned();
-    author.ok_or_else(|| Error::Internal("a call came past authentication".to_owned()))
+    extension(request)
+}
+
+/// The permit of an authenticated call.
+pub fn permit<T>(request: &Request<T>) -> Result<Permit> {
+    extension(request)
+}
+
+fn extension<T, E: Clone + Send + Sync + 'static>(request: &Request<T>) -> Result<E> {
+    let extension = request.extensions().get().cloned();
+    extension.ok_or_else(|| Error::Internal("a call came past authentication".to_owned()))
 }

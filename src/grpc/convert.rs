@@ -2,9 +2,8 @@
 
 use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
 use prost_types::{FieldMask, Timestamp};
-use sea_orm::{IdenStatic as _, Value};
+use sea_orm::IdenStatic as _;
 use serde_json::{Map, Value as Json};
-use uuid::Uuid;
 
 use super::{
     mask::Mask,
@@ -20,147 +19,65 @@ use crate::{
         profile_case::{self, Status},
         profile_change,
     },
-    error::{Error, Result, Violation},
-    policy,
-    value::{self, Rule},
-    write,
+    error::{Error, Result},
+    profile::{change::etag, policy},
+    value::Rule,
 };
 
-/// Judges the values of a request and gathers every violation. A value that broke its rule is its type's default, and
-/// goes nowhere: `finish` refuses the whole request.
-#[derive(Default)]
-pub struct Input {
-    violations: Vec<Violation>,
-}
-
-impl Input {
-    /// The value, or its violation.
-    pub fn judge<T: Default>(&mut self, field: impl Into<String>, judged: Result<T, Rule>) -> T {
-        judged.unwrap_or_else(|rule| {
-            self.violations.push(Violation { field: field.into(), rule });
-            T::default()
-        })
-    }
-
-    /// The UUID in the field.
-    pub fn id(&mut self, field: &str, text: &str) -> Uuid {
-        let text = value::clean(text);
-        let parsed = match text.len() {
-            0 => Err(Rule::Required),
-            36 => Uuid::try_parse(&text).map_err(|_| Rule::Uuid),
-            _ => Err(Rule::Uuid),
-        };
-        self.judge(field, parsed)
-    }
-
-    /// The text in the field, or none where it is empty.
-    pub fn optional<T>(&mut self, field: &str, text: &str, rule: impl Fn(&str) -> Result<T, Rule>) -> Option<T> {
-        self.judge(field, optional(rule)(text.to_owned()))
-    }
-
-    /// The text in the field, which must not be empty.
-    pub fn required<T: Default>(&mut self, field: &str, text: &str, rule: impl Fn(&str) -> Result<T, Rule>) -> T {
-        self.judge(field, required(rule)(text.to_owned()))
-    }
-
-    /// What was made of the values, unless one of them broke its rule.
-    pub fn finish<T>(self, made: T) -> Result<T> {
-        if self.violations.is_empty() { Ok(made) } else { Err(Error::InvalidFields(self.violations)) }
-    }
-
-    /// The columns that the message sets under this mask. `prefix` is where the request has the message.
-    pub fn columns(
-        &mut self,
-        prefix: &str,
-        message: pb::Profile,
-        mask: &Mask,
-        now: DateTime<Utc>,
-    ) -> Vec<(Column, Value)> {
-        let pb::Profile {
-            id: _,
-            created_date: _,
-            updated_date: _,
-            etag: _,
-            first_name,
-            last_name,
-            email,
-            dob,
-            gender,
-            phone_number,
-            address,
-            address2,
-            city,
-            state,
-            country,
-            postal_code,
-            role: _,
-            locked_fields: _,
-        } = message;
-        let mut edit = Edit { input: self, prefix, mask, columns: Vec::new() };
-        edit.set(Column::FirstName, first_name, required(value::name));
-        edit.set(Column::LastName, last_name, required(value::name));
-        edit.set(Column::Email, email, optional(value::email));
-        edit.set(Column::Dob, dob, optional(value::date_of_birth(now)));
-        edit.set(Column::Gender, gender, gender_in);
-        edit.set(Column::PhoneNumber, phone_number, optional(value::phone_number));
-        edit.set(Column::Address, address, optional(value::line::<200>));
-        edit.set(Column::Address2, address2, optional(value::line::<200>));
-        edit.set(Column::City, city, optional(value::line::<100>));
-        edit.set(Column::State, state, optional(value::state));
-        edit.set(Column::Country, country, optional(value::country));
-        edit.set(Column::PostalCode, postal_code, optional(value::postal_code));
-        edit.columns
-    }
-}
-
-/// The columns that one message sets.
-struct Edit<'a> {
-    input: &'a mut Input,
-    prefix: &'a str,
-    mask: &'a Mask,
-    columns: Vec<(Column, Value)>,
-}
-
-impl Edit<'_> {
-    /// Sets the column if the mask names it: absent is then as empty.
-    fn set<I: Default, T: Into<Value> + Default>(
-        &mut self,
-        column: Column,
-        given: Option<I>,
-        rule: impl Fn(I) -> Result<T, Rule>,
-    ) {
-        if self.mask.names(column, given.is_some()) {
-            let field = format!("{}.{}", self.prefix, column.as_str());
-            let value = self.input.judge(field, rule(given.unwrap_or_default()));
-            self.columns.push((column, value.into()));
+/// The columns that the message sets under this mask, as the text that was sent: a named column that is absent is empty.
+pub fn columns(message: pb::Profile, mask: &Mask) -> Vec<(Column, String)> {
+    let pb::Profile {
+        id: _,
+        created_date: _,
+        updated_date: _,
+        etag: _,
+        first_name,
+        last_name,
+        email,
+        dob,
+        gender,
+        phone_number,
+        address,
+        address2,
+        city,
+        state,
+        country,
+        postal_code,
+        role: _,
+        locked_fields: _,
+    } = message;
+    let mut columns = Vec::new();
+    let mut set = |column: Column, sent: Option<String>| {
+        if mask.names(column, sent.is_some()) {
+            columns.push((column, sent.unwrap_or_default()));
         }
-    }
+    };
+    set(Column::FirstName, first_name);
+    set(Column::LastName, last_name);
+    set(Column::Email, email);
+    set(Column::Dob, dob);
+    set(
+        Column::Gender,
+        gender.map(|number| name(number, PbGender::try_from(number).map(|gender| gender.as_str_name()))),
+    );
+    set(Column::PhoneNumber, phone_number);
+    set(Column::Address, address);
+    set(Column::Address2, address2);
+    set(Column::City, city);
+    set(Column::State, state);
+    set(Column::Country, country);
+    set(Column::PostalCode, postal_code);
+    columns
 }
 
-/// Text that must not be empty.
-fn required<T>(rule: impl Fn(&str) -> Result<T, Rule>) -> impl Fn(String) -> Result<T, Rule> {
-    move |text| match value::clean(&text).as_str() {
-        "" => Err(Rule::Required),
-        text => rule(text),
-    }
+/// The role that a request sets.
+pub fn role(number: i32) -> (Column, String) {
+    (Column::Role, name(number, PbRole::try_from(number).map(|role| role.as_str_name())))
 }
 
-/// Text that may be empty, which is none.
-fn optional<T>(rule: impl Fn(&str) -> Result<T, Rule>) -> impl Fn(String) -> Result<Option<T>, Rule> {
-    move |text| match value::clean(&text).as_str() {
-        "" => Ok(None),
-        text => rule(text).map(Some),
-    }
-}
-
-fn gender_in(number: i32) -> Result<Option<Gender>, Rule> {
-    match PbGender::try_from(number) {
-        Ok(PbGender::Unspecified) => Ok(None),
-        Ok(PbGender::Male) => Ok(Some(Gender::Male)),
-        Ok(PbGender::Female) => Ok(Some(Gender::Female)),
-        Ok(PbGender::Other) => Ok(Some(Gender::Other)),
-        Err(_) => Err(Rule::Gender),
-    }
+/// The name of an enum's value, or a number that has none.
+fn name<E>(number: i32, name: Result<&str, E>) -> String {
+    name.map_or_else(|_| number.to_string(), str::to_owned)
 }
 
 const fn gender_out(gender: Gender) -> PbGender {
@@ -177,17 +94,6 @@ const fn role_out(role: Role) -> PbRole {
         Role::Provider => PbRole::Provider,
         Role::Support => PbRole::Support,
         Role::Admin => PbRole::Admin,
-    }
-}
-
-/// The role in a request.
-pub fn role_in(number: i32) -> Result<Role, Rule> {
-    match PbRole::try_from(number) {
-        Ok(PbRole::User) => Ok(Role::User),
-        Ok(PbRole::Provider) => Ok(Role::Provider),
-        Ok(PbRole::Support) => Ok(Role::Support),
-        Ok(PbRole::Admin) => Ok(Role::Admin),
-        Ok(PbRole::Unspecified) | Err(_) => Err(Rule::Role),
     }
 }
 
@@ -220,7 +126,7 @@ const fn status_out(status: Status) -> PbStatus {
 /// The answer of every RPC that answers a profile.
 impl From<Model> for pb::Profile {
     fn from(row: Model) -> Self {
-        let etag = write::etag(&row);
+        let etag = etag(&row);
         let Model {
             id,
             organization_id: _,

@@ -6,7 +6,7 @@ use sea_orm::IdenStatic as _;
 use crate::{
     entity::profile::Column,
     error::{Error, Result},
-    policy,
+    profile::policy,
 };
 
 /// The fields that a write names.
@@ -33,7 +33,8 @@ impl Mask {
         } else if paths.iter().all(|path| policy::mutable().any(|column| column.as_str() == path)) {
             Ok(Self::Named(paths))
         } else {
-            Err(Error::InvalidUpdateMask)
+            let mutable: Vec<_> = policy::mutable().map(|column| column.as_str()).collect();
+            Err(Error::InvalidUpdateMask(mutable.join(", ")))
         }
     }
 
@@ -84,11 +85,11 @@ mod tests {
             "Email",
             " email",
         ] {
-            assert!(matches!(parse([path]), Err(Error::InvalidUpdateMask)), "{path:?}");
-            assert!(matches!(parse(["email", path]), Err(Error::InvalidUpdateMask)), "{path:?}");
+            assert!(matches!(parse([path]), Err(Error::InvalidUpdateMask(_))), "{path:?}");
+            assert!(matches!(parse(["email", path]), Err(Error::InvalidUpdateMask(_))), "{path:?}");
         }
-        assert!(matches!(parse(["*", "email"]), Err(Error::InvalidUpdateMask)));
-        assert!(matches!(parse(["*", "*"]), Err(Error::InvalidUpdateMask)));
+        assert!(matches!(parse(["*", "email"]), Err(Error::InvalidUpdateMask(_))));
+        assert!(matches!(parse(["*", "*"]), Err(Error::InvalidUpdateMask(_))));
     }
 
     proptest! {

@@ -13,12 +13,13 @@ use chrono::{DateTime, Utc};
 use tonic::{Request, Response, metadata::MetadataValue};
 
 use crate::{
-    edge,
+    clock,
     entity::profile::Model,
     error::Result,
+    profile::change::{Author, Change, Written},
     read::Profiles,
     store::Store,
-    write::{Author, Change, Writer, Written},
+    write::Writer,
 };
 
 pub mod pb {
@@ -60,9 +61,9 @@ impl Api {
         request: Request<T>,
         change: impl FnOnce(T, DateTime<Utc>, &Author) -> Result<Change>,
     ) -> Result<Written> {
-        let author = auth::author(&request)?;
-        let now = edge::now();
+        let (author, permit) = (auth::author(&request)?, auth::permit(&request)?);
+        let now = clock::now();
         let change = change(request.into_inner(), now, &author)?;
-        self.writer.write(author, change, now).await
+        self.writer.write(author, permit, change, now).await
     }
 }

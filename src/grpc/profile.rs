@@ -4,17 +4,16 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, answer, auth, change,
-    convert::Input,
     pb::{self, profile_service_server::ProfileService},
 };
-use crate::{edge, read, telemetry};
+use crate::{clock, profile::fields::Input, read, telemetry};
 
 type Answer = Result<Response<pb::Profile>, Status>;
 
 #[tonic::async_trait]
 impl ProfileService for Api {
     async fn create_profile(&self, request: Request<pb::CreateProfileRequest>) -> Answer {
-        let created = self.write(request, |request, now, _| change::create(request, now, edge::new_id())).await?;
+        let created = self.write(request, |request, now, _| change::create(request, now, clock::new_id())).await?;
         Ok(answer(created.profile))
     }
 

@@ -21,7 +21,7 @@ const fn code(error: &Error) -> (Code, &'static str) {
     match error {
         Error::InvalidMessage => (Code::InvalidArgument, "INVALID_MESSAGE"),
         Error::InvalidFields(_) => (Code::InvalidArgument, "INVALID_FIELDS"),
-        Error::InvalidUpdateMask => (Code::InvalidArgument, "INVALID_UPDATE_MASK"),
+        Error::InvalidUpdateMask(_) => (Code::InvalidArgument, "INVALID_UPDATE_MASK"),
         Error::InvalidPageToken => (Code::InvalidArgument, "INVALID_PAGE_TOKEN"),
         Error::RequestIdReused => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
         Error::ApiKeyMissing => (Code::Unauthenticated, "API_KEY_MISSING"),
@@ -98,7 +98,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{keys::Scope, value::Rule};
+    use crate::{scope::Scope, value::Rule};
 
     /// Every error as its caller reads it: a changed word of the contract is a changed line.
     #[test]
@@ -108,7 +108,7 @@ mod tests {
         let errors = [
             Error::InvalidMessage,
             Error::InvalidFields(vec![Violation { field: "profile.dob".to_owned(), rule: Rule::DateOfBirth }]),
-            Error::InvalidUpdateMask,
+            Error::InvalidUpdateMask("first_name, email".to_owned()),
             Error::InvalidPageToken,
             Error::RequestIdReused,
             Error::ApiKeyMissing,
@@ -134,7 +134,7 @@ mod tests {
         insta::assert_snapshot!(table.join("\n"), @r"
     InvalidArgument INVALID_MESSAGE [] The request is not a readable message of this method.
     InvalidArgument INVALID_FIELDS [BadRequest] Invalid fields: profile.dob must be a real date in the form YYYY-MM-DD, not before 1900-01-01 and not in the future.
-    InvalidArgument INVALID_UPDATE_MASK [] The update mask must be empty, or `*` alone, or name fields that can be changed: first_name, last_name, email, dob, gender, phone_number, address, address2, city, state, country, postal_code.
+    InvalidArgument INVALID_UPDATE_MASK [] The update mask must be empty, or `*` alone, or name fields that can be changed: first_name, email.
     InvalidArgument INVALID_PAGE_TOKEN [] The page token is not one of this profile's list. Start again without one.
     InvalidArgument REQUEST_ID_REUSED [] The request id has been used with another request. Use a new one.
     Unauthenticated API_KEY_MISSING [] An API key is required: send it as cv-api-key, or as a bearer token in authorization.

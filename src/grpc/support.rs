@@ -5,11 +5,11 @@ use uuid::Uuid;
 
 use super::{
     Api, answer, auth, change,
-    convert::Input,
     pb::{self, find_profile_request::By, support_service_server::SupportService},
 };
 use crate::{
     error::{Error, Result},
+    profile::fields::Input,
     read::{self, Contact},
     telemetry,
     value::{self, Rule},
@@ -35,7 +35,7 @@ impl SupportService for Api {
         &self,
         request: Request<pb::SetProfileRoleRequest>,
     ) -> Result<Response<pb::Profile>, Status> {
-        let set = self.write(request, |request, _, _| change::set_role(request)).await?;
+        let set = self.write(request, |request, now, _| change::set_role(request, now)).await?;
         Ok(answer(set.profile))
     }
 

@@ -1,4 +1,4 @@
-//! What happens around every call, in the order of the code: log line, place, deadline, key, handler.
+//! What happens around every call, in the order of the code: log line, permit, deadline, key, handler.
 
 use std::{
     any::Any,
@@ -26,13 +26,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tracing::{Instrument as _, Span, field::Empty};
 
-use super::listen::Peer;
+use super::{keys::Keys, listen::Peer};
 use crate::{
-    edge,
+    clock,
     error::{Error, Result},
     grpc::auth::{self, Access},
-    keys::{Keys, Scope},
-    write::Author,
+    profile::change::Author,
+    scope::Scope,
+    write::Permit,
 };
 
 /// The longest that a call may take, whatever its caller allows.
@@ -52,10 +53,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// What a call must pass before a handler sees it.
-pub struct Gate {
+pub struct Admission {
     pub keys: Keys,
-    /// The places for calls in flight.
-    pub places: Arc<Semaphore>,
+    /// One for each call in flight.
+    pub permits: Arc<Semaphore>,
     /// Cancelled when the server is to drain.
     pub stop: CancellationToken,
     /// Answers that are ready and not yet sent, on all connections.
@@ -63,7 +64,7 @@ pub struct Gate {
 }
 
 /// Serves one call and logs it.
-pub async fn call(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+pub async fn call(State(admission): State<Arc<Admission>>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
@@ -76,11 +77,11 @@ pub async fn call(State(gate): State<Arc<Gate>>, request: Request, next: Next) -
     let access = auth::access(request.uri().path());
     let mut line = LogLine::start(access, &request, &request_id);
     let span = line.span.clone();
-    let mut response = readable(gate.admit(access, request, next).instrument(span.clone()).await, &span);
+    let mut response = readable(admission.admit(access, request, next).instrument(span.clone()).await, &span);
     line.code = Some(response.extensions().get().map_or(Code::Ok, Status::code));
     response.headers_mut().insert(REQUEST_ID, request_id);
     drop(under_way);
-    let answer = Unsent::ready(Arc::clone(&gate.unsent), peer);
+    let answer = Unsent::ready(Arc::clone(&admission.unsent), peer);
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
             let _until_it_is_sent = &answer;
@@ -134,8 +135,8 @@ pub fn panicked(_message: Box<dyn Any + Send>) -> Response {
     Status::from(Error::Internal("a handler panicked".to_owned())).into_http()
 }
 
-impl Gate {
-    /// Gives a call a place and a deadline. Health and reflection need no place: an overloaded service is alive.
+impl Admission {
+    /// Gives a call a permit and a deadline. Health and reflection need no permit: an overloaded service is alive.
     async fn admit(&self, access: Option<Access>, request: Request, next: Next) -> Response {
         let deadline = deadline(request.headers());
         let answered = async {
@@ -145,8 +146,8 @@ impl Gate {
                 // It answers as long as it is asked: its stream ends where the drain begins.
                 Some(Access::Reflection) => Ok(next.run(request.map(|body| self.until_stop(body))).await),
                 Some(Access::Key(scope)) => {
-                    let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::Overloaded)?;
-                    Ok(next.run(self.authenticate(request, scope, place).await?).await)
+                    let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+                    Ok(next.run(self.authenticate(request, scope, permit).await?).await)
                 }
             }
         };
@@ -160,15 +161,15 @@ impl Gate {
     }
 
     /// The request with its author.
-    async fn authenticate(&self, mut request: Request, scope: Scope, place: OwnedSemaphorePermit) -> Result<Request> {
+    async fn authenticate(&self, mut request: Request, scope: Scope, permit: OwnedSemaphorePermit) -> Result<Request> {
         let presented = auth::presented(request.headers())?;
-        let key = self.keys.authenticate(&presented, scope, edge::now()).await?;
+        let key = self.keys.authenticate(&presented, scope, clock::now()).await?;
         request.extensions_mut().insert(Author {
             organization_id: key.organization_id,
             key_id: key.id,
             key_name: key.name,
-            place: Arc::new(place),
         });
+        request.extensions_mut().insert(Permit::from(permit));
         Ok(request)
     }
 }
@@ -216,7 +217,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     let tame = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/' | b'=');
     match headers.get(REQUEST_ID) {
         Some(id) if (1..=128).contains(&id.len()) && id.as_bytes().iter().copied().all(tame) => id.clone(),
-        _ => HeaderValue::try_from(edge::new_id().to_string()).unwrap_or(HeaderValue::from_static("none")),
+        _ => HeaderValue::try_from(clock::new_id().to_string()).unwrap_or(HeaderValue::from_static("none")),
     }
 }
 
@@ -272,12 +273,12 @@ mod tests {
     use super::*;
     use crate::store::{DatabaseUrl, Store};
 
-    async fn gate(directory: &TempDir) -> Arc<Gate> {
+    async fn admission(directory: &TempDir) -> Arc<Admission> {
         let url = format!("sqlite://{}/profiles.db?mode=rwc", directory.path().display()).into();
         let store = Store::connect(&DatabaseUrl::parse(&url).expect("a URL"), 1).await.expect("a database");
-        Arc::new(Gate {
+        Arc::new(Admission {
             keys: Keys::new(store, TaskTracker::new()),
-            places: Arc::new(Semaphore::new(1)),
+            permits: Arc::new(Semaphore::new(1)),
             stop: CancellationToken::new(),
             unsent: Arc::default(),
         })
@@ -298,11 +299,11 @@ mod tests {
             assert_eq!(never.under_way.load(Relaxed), 1);
             pending::<()>().await;
         });
-        let gate = gate(&directory).await;
+        let admission = admission(&directory).await;
         for handler in [answers, hangs] {
             let mut calls = Router::new()
                 .route("/grpc.health.v1.Health/Check", handler)
-                .layer(from_fn_with_state(Arc::clone(&gate), call));
+                .layer(from_fn_with_state(Arc::clone(&admission), call));
             let mut request = check("");
             request.extensions_mut().insert(Arc::clone(&peer));
             let answer = calls.call(request).now_or_never();
@@ -318,7 +319,7 @@ mod tests {
         let mut calls = Router::new()
             .route("/grpc.health.v1.Health/Check", post(handler))
             .layer(CatchPanicLayer::custom(panicked))
-            .layer(from_fn_with_state(gate(&directory).await, call));
+            .layer(from_fn_with_state(admission(&directory).await, call));
         for (body, code, message) in [
             ("Ada", Some(Code::Internal), "The service failed; the fault is on its side and in its log."),
             ("Eve", None, ""),

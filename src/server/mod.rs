@@ -1,6 +1,7 @@
 //! The server: built once, then it serves until it is told to stop.
 
 mod health;
+mod keys;
 mod layers;
 mod listen;
 mod sweep;
@@ -14,7 +15,7 @@ use tonic::{service::Routes, transport::server::Server as Transport};
 use tonic_reflection::server as reflection;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::{health::Health, layers::Gate};
+use self::{health::Health, keys::Keys, layers::Admission};
 use crate::{
     grpc::{
         Api,
@@ -25,7 +26,6 @@ use crate::{
             support_service_server::SupportServiceServer,
         },
     },
-    keys::Keys,
     read::{Batches, Profiles},
     store::Store,
     write::Writer,
@@ -126,9 +126,9 @@ impl Server {
         let writer = Writer::new(store.clone(), tasks.clone());
         let api = Arc::new(Api::new(store.clone(), profiles, writer));
         let profile_service = ProfileServiceServer::from_arc(handlers(Arc::clone(&api)));
-        let gate = Gate {
+        let admission = Admission {
             keys: Keys::new(store.clone(), tasks.clone()),
-            places: Arc::new(Semaphore::new(limits.in_flight)),
+            permits: Arc::new(Semaphore::new(limits.in_flight)),
             stop: stop.clone(),
             unsent: Arc::default(),
         };
@@ -144,7 +144,7 @@ impl Server {
             .add_service(SupportServiceServer::from_arc(api).max_decoding_message_size(LARGEST_MESSAGE))
             .into_axum_router()
             .layer(CatchPanicLayer::custom(layers::panicked))
-            .layer(from_fn_with_state(Arc::new(gate), layers::call));
+            .layer(from_fn_with_state(Arc::new(admission), layers::call));
         let connections =
             listen::accept(listener, limits.connections, limits.connection_age.mul_f64(1.1), stop.clone());
         let serving = Transport::builder()

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     entity::profile_case::{Column, Entity, Model, Status},
     error::{Error, Result},
-    policy,
+    profile::policy,
 };
 
 /// Stores a report unless a better one is there, and answers the case as it is stored. The profile must be locked: the

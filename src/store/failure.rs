@@ -4,8 +4,14 @@ use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr, sqlx};
 
 use crate::error::Error;
 
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        classify(&error)
+    }
+}
+
 /// The error that a caller is to see. Causes are taken from `Display`: `Debug` would print values.
-pub fn classify(error: &DbErr) -> Error {
+fn classify(error: &DbErr) -> Error {
     let cause = error.to_string();
     match error {
         DbErr::ConnectionAcquire(ConnAcquireErr::Timeout | ConnAcquireErr::ConnectionClosed) => {

@@ -3,6 +3,7 @@
 mod country;
 mod date;
 mod email;
+mod key;
 mod phone;
 mod text;
 
@@ -10,6 +11,7 @@ pub use self::{
     country::{country, state},
     date::date_of_birth,
     email::email,
+    key::KeyText,
     phone::phone_number,
     text::{clean, identifier, line, lines, name, postal_code},
 };
@@ -56,4 +58,6 @@ pub enum Rule {
     EmailOrPhone,
     #[error("must not be negative")]
     Negative,
+    #[error("is output only")]
+    OutputOnly,
 }

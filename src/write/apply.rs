@@ -9,14 +9,16 @@ use secrecy::SecretString;
 use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
-use super::{Author, Change, Claim, Edit, Target, Written, etag};
 use crate::{
     entity::{
         profile::{ActiveModel, Column, Model, Role},
         profile_case, profile_change, write_request,
     },
     error::{Error, Result},
-    policy::{self, Editable, Rpc},
+    profile::{
+        change::{Author, Change, Claim, Edit, Target, Written, etag},
+        policy::{self, Editable, Rpc},
+    },
     store, telemetry,
 };
 
@@ -33,7 +35,7 @@ pub async fn apply(tx: &DatabaseTransaction, author: &Author, change: &Change, n
     if let Some(claim) = &claim
         && let Some(earlier) = store::request::claim(tx, claim.clone()).await?
     {
-        return Ok(replay(tx, claim, &earlier).await?.into());
+        return Ok(Written { profile: replay(tx, claim, &earlier).await?, case: None });
     }
 
     let (before, mut row) = start(tx, author, change, now).await?;
@@ -177,7 +179,7 @@ fn recorded(profile: &Model) -> Result<Map<String, Json>> {
 fn overrides(rpc: Rpc, differences: &[Difference]) -> Result<bool> {
     let columns = differences.iter().map(|difference| difference.column);
     let locked: Vec<_> = columns.filter(|column| policy::editable(*column) == Editable::UntilCase).collect();
-    if locked.is_empty() || rpc.passes_lock() {
+    if locked.is_empty() || rpc.may_override_lock() {
         Ok(!locked.is_empty())
     } else {
         Err(Error::DemographicsLocked(locked.iter().map(|column| column.as_str().to_owned()).collect()))
@@ -207,8 +209,8 @@ fn history(
         key_id: author.key_id.clone(),
         key_name: author.key_name.clone(),
         request_id: change.claim.as_ref().map(|claim| claim.request_id.clone()),
-        reason: change.note.reason.clone(),
-        ticket: change.note.ticket.clone(),
+        reason: change.audit.reason.clone(),
+        ticket: change.audit.ticket.clone(),
         case_id: match &change.edit {
             Edit::Columns(_) => None,
             Edit::Case(report) => Some(report.case_id.clone()),

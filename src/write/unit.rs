@@ -18,12 +18,13 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{
-    Author, Change, Written,
+    Permit,
     apply::apply,
     turns::{Turn, Turns},
 };
 use crate::{
     error::{Error, Result},
+    profile::change::{Author, Change, Written},
     store::{self, Store},
 };
 
@@ -49,18 +50,26 @@ impl Writer {
     }
 
     /// Makes the change, or nothing of it, and answers what it leaves.
-    pub async fn write(&self, author: Author, change: Change, now: DateTime<Utc>) -> Result<Written> {
+    pub async fn write(&self, author: Author, permit: Permit, change: Change, now: DateTime<Utc>) -> Result<Written> {
         let fate = Arc::new(Fate::default());
-        let done = timeout(self.store.patience(), self.unit(author, change, now, Arc::clone(&fate))).await;
+        let done = timeout(self.store.patience(), self.unit(author, permit, change, now, Arc::clone(&fate))).await;
         done.unwrap_or_else(|_late| Err(fate.give_up()))
     }
 
     /// Waits for a turn and carries the change out.
-    async fn unit(&self, author: Author, change: Change, now: DateTime<Utc>, fate: Arc<Fate>) -> Result<Written> {
+    async fn unit(
+        &self,
+        author: Author,
+        permit: Permit,
+        change: Change,
+        now: DateTime<Utc>,
+        fate: Arc<Fate>,
+    ) -> Result<Written> {
         let turn = self.turns.take().await;
         let store = self.store.clone();
         let longest = store.patience() + GRACE;
         let unit = async move {
+            let _permit = permit;
             let retries = ExponentialBuilder::default()
                 .with_min_delay(Duration::from_millis(2))
                 .with_max_delay(Duration::from_millis(100))

@@ -1,6 +1,6 @@
 //! The one place that reads the clock and makes ids; everything below takes them as arguments.
 
-#![allow(clippy::disallowed_methods, reason = "this is the edge")]
+#![allow(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use uuid::Uuid;

@@ -89,7 +89,7 @@ impl Rpc {
     }
 
     /// Whether the RPC may change what a case has locked.
-    pub const fn passes_lock(self) -> bool {
+    pub const fn may_override_lock(self) -> bool {
         match self {
             Self::CorrectProfile => true,
             Self::CreateProfile

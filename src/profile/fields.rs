@@ -1,0 +1,117 @@
+//! The rule of each field, and all violations of a request at once.
+
+use chrono::{DateTime, Utc};
+use sea_orm::{ActiveEnum as _, IdenStatic as _, Value};
+use uuid::Uuid;
+
+use crate::{
+    entity::profile::{Column, Gender, Role},
+    error::{Error, Result, Violation},
+    value::{self, Rule},
+};
+
+/// Judges the values of a request and gathers every violation. A value that broke its rule is its type's default, and
+/// goes nowhere: `finish` refuses the whole request.
+#[derive(Default)]
+pub struct Input {
+    violations: Vec<Violation>,
+}
+
+impl Input {
+    /// The value, or its violation.
+    pub fn judge<T: Default>(&mut self, field: impl Into<String>, judged: Result<T, Rule>) -> T {
+        judged.unwrap_or_else(|rule| {
+            self.violations.push(Violation { field: field.into(), rule });
+            T::default()
+        })
+    }
+
+    /// The UUID in the field.
+    pub fn id(&mut self, field: &str, text: &str) -> Uuid {
+        let text = value::clean(text);
+        let parsed = match text.len() {
+            0 => Err(Rule::Required),
+            36 => Uuid::try_parse(&text).map_err(|_| Rule::Uuid),
+            _ => Err(Rule::Uuid),
+        };
+        self.judge(field, parsed)
+    }
+
+    /// The text in the field, or none where it is empty.
+    pub fn optional<T>(&mut self, field: &str, text: &str, rule: impl Fn(&str) -> Result<T, Rule>) -> Option<T> {
+        self.judge(field, optional(text, rule))
+    }
+
+    /// The text in the field, which must not be empty.
+    pub fn required<T: Default>(&mut self, field: &str, text: &str, rule: impl Fn(&str) -> Result<T, Rule>) -> T {
+        self.judge(field, required(text, rule))
+    }
+
+    /// The columns that a request sets, each by its rule. Violations name their fields after this prefix.
+    pub fn columns(&mut self, prefix: &str, sent: Vec<(Column, String)>, now: DateTime<Utc>) -> Vec<(Column, Value)> {
+        let mut columns = Vec::with_capacity(sent.len());
+        for (column, text) in sent {
+            match stored(column, &text, now) {
+                Ok(value) => columns.push((column, value)),
+                Err(rule) => {
+                    self.violations.push(Violation { field: format!("{prefix}{}", column.as_str()), rule });
+                }
+            }
+        }
+        columns
+    }
+
+    /// What was made of the values, unless one of them broke its rule.
+    pub fn finish<T>(self, made: T) -> Result<T> {
+        if self.violations.is_empty() { Ok(made) } else { Err(Error::InvalidFields(self.violations)) }
+    }
+}
+
+/// The form in which a column stores this text. Exhaustive: a new column does not compile until someone has decided.
+fn stored(column: Column, text: &str, now: DateTime<Utc>) -> Result<Value, Rule> {
+    Ok(match column {
+        Column::FirstName | Column::LastName => required(text, value::name)?.into(),
+        Column::Email => optional(text, value::email)?.into(),
+        Column::Dob => optional(text, value::date_of_birth(now))?.into(),
+        Column::Gender => gender(text)?.into(),
+        Column::PhoneNumber => optional(text, value::phone_number)?.into(),
+        Column::Address | Column::Address2 => optional(text, value::line::<200>)?.into(),
+        Column::City => optional(text, value::line::<100>)?.into(),
+        Column::State => optional(text, value::state)?.into(),
+        Column::Country => optional(text, value::country)?.into(),
+        Column::PostalCode => optional(text, value::postal_code)?.into(),
+        Column::Role => role(text)?.into(),
+        Column::Id
+        | Column::OrganizationId
+        | Column::Revision
+        | Column::Locked
+        | Column::CreatedAt
+        | Column::UpdatedAt => return Err(Rule::OutputOnly),
+    })
+}
+
+/// Text that must not be empty.
+fn required<T>(text: &str, rule: impl Fn(&str) -> Result<T, Rule>) -> Result<T, Rule> {
+    optional(text, rule)?.ok_or(Rule::Required)
+}
+
+/// Text that may be empty, which is none.
+fn optional<T>(text: &str, rule: impl Fn(&str) -> Result<T, Rule>) -> Result<Option<T>, Rule> {
+    match value::clean(text).as_str() {
+        "" => Ok(None),
+        text => rule(text).map(Some),
+    }
+}
+
+/// A gender by its name in the contract, which is its stored form too.
+fn gender(name: &str) -> Result<Option<Gender>, Rule> {
+    match name {
+        "" | "GENDER_UNSPECIFIED" => Ok(None),
+        name => Gender::try_from_value(&name.to_owned()).map(Some).map_err(|_| Rule::Gender),
+    }
+}
+
+/// A role by its name in the contract, which is its stored form too.
+fn role(name: &str) -> Result<Role, Rule> {
+    Role::try_from_value(&name.to_owned()).map_err(|_| Rule::Role)
+}

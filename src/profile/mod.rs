@@ -1,0 +1,5 @@
+//! What may happen to a profile, as pure functions: no connection, no tonic, no clock.
+
+pub mod change;
+pub mod fields;
+pub mod policy;

@@ -1,0 +1,87 @@
+//! Who a presented API key stands for.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use moka::future::Cache;
+use subtle::ConstantTimeEq as _;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    entity::api_key,
+    error::{Error, Result},
+    scope::Scope,
+    store::{self, Store},
+    telemetry,
+    value::KeyText,
+};
+
+/// How long a key's row is trusted. With the 2 seconds that a look-up may take, a revoked key stops within 5.
+const TRUSTED: Duration = Duration::from_secs(3);
+
+/// How many keys are remembered at most.
+const REMEMBERED: u64 = 10_000;
+
+/// A key's row and scopes, and whether its use has been noted since it was read.
+struct Remembered {
+    row: api_key::Model,
+    scopes: Vec<Scope>,
+    touched: AtomicBool,
+}
+
+/// Finds out who a presented key stands for.
+pub struct Keys {
+    store: Store,
+    tasks: TaskTracker,
+    cache: Cache<String, Arc<Remembered>>,
+}
+
+impl Keys {
+    pub fn new(store: Store, tasks: TaskTracker) -> Self {
+        Self { store, tasks, cache: Cache::builder().max_capacity(REMEMBERED).time_to_live(TRUSTED).build() }
+    }
+
+    /// The row of the presented key, if it is known, current, and has the scope.
+    pub async fn authenticate(&self, presented: &KeyText, scope: Scope, now: DateTime<Utc>) -> Result<api_key::Model> {
+        let remembered = self
+            .cache
+            .try_get_with_by_ref(&presented.lookup, self.look_up(&presented.lookup))
+            .await
+            .map_err(|error| Error::clone(&error))?;
+        let row = &remembered.row;
+        let same_secret: bool = presented.secret_sha256().ct_eq(&row.secret_sha256).into();
+        if !same_secret || row.revoked_at.is_some() || row.expires_at.is_some_and(|expiry| expiry <= now) {
+            return Err(Error::ApiKeyInvalid);
+        }
+        telemetry::note_key(&row.id);
+        self.note_use(&remembered, now);
+        if remembered.scopes.contains(&scope) { Ok(row.clone()) } else { Err(Error::ScopeMissing(scope)) }
+    }
+
+    async fn look_up(&self, lookup: &str) -> Result<Arc<Remembered>> {
+        let row = store::in_time(store::key::find(self.store.reader(), lookup)).await?;
+        let row = row.ok_or(Error::ApiKeyInvalid)?;
+        // A scope that this program does not know allows nothing here.
+        let scopes = row.scopes.split(' ').filter_map(|name| name.parse().ok()).collect();
+        Ok(Arc::new(Remembered { row, scopes, touched: AtomicBool::new(false) }))
+    }
+
+    /// Notes the use beside the call: nobody waits for it.
+    fn note_use(&self, remembered: &Remembered, now: DateTime<Utc>) {
+        let stale = remembered.row.last_used_at.is_none_or(|last| last < now - store::key::LAST_USE_STEP);
+        if stale && !remembered.touched.swap(true, Ordering::Relaxed) {
+            let (store, lookup) = (self.store.clone(), remembered.row.id.clone());
+            self.tasks.spawn(async move {
+                if let Err(error) = store::key::touch(store.writer(), &lookup, now).await {
+                    tracing::warn!(key_id = lookup, ?error, "the key's last use could not be noted");
+                }
+            });
+        }
+    }
+}
