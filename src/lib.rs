@@ -14,6 +14,7 @@ pub use read::Batches;
 mod write;
 
 mod profile;
+mod queue;
 
 mod store;
 pub use store::{DatabaseUrl, Store};

@@ -2,8 +2,6 @@
 
 use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
 use prost_types::{FieldMask, Timestamp};
-use sea_orm::IdenStatic as _;
-use serde_json::{Map, Value as Json};
 
 use super::{
     mask::Mask,
@@ -20,7 +18,10 @@ use crate::{
         profile_change,
     },
     error::{Error, Result},
-    profile::{change::etag, policy},
+    profile::{
+        change::etag,
+        history::{self, FieldChange},
+    },
     value::Rule,
 };
 
@@ -205,19 +206,7 @@ impl TryFrom<profile_change::Model> for pb::ProfileChange {
             old_values,
             new_values,
         } = row;
-        let (old, new) = (recorded(old_values)?, recorded(new_values)?);
-        let field = |column: &str| {
-            let (old, new) = (old.get(column), new.get(column));
-            match (old, new) {
-                // The API says what is locked, not that it is.
-                _ if column == Column::Locked.as_str() => pb::FieldChange {
-                    field: "locked_fields".to_owned(),
-                    old_value: old.map(|_| locked_fields().paths.join(",")),
-                    new_value: new.map(|_| locked_fields().paths.join(",")),
-                },
-                _ => pb::FieldChange { field: column.to_owned(), old_value: old.map(shown), new_value: new.map(shown) },
-            }
-        };
+        let fields = history::field_changes(&fields, old_values.as_deref(), new_values.as_deref())?;
         Ok(Self {
             revision,
             change_time: Some(timestamp(changed_at)),
@@ -229,24 +218,20 @@ impl TryFrom<profile_change::Model> for pb::ProfileChange {
             ticket: ticket.unwrap_or_default(),
             case_id: case_id.unwrap_or_default(),
             lock_overridden,
-            fields: fields.split_ascii_whitespace().map(field).collect(),
+            fields: fields.into_iter().map(pb::FieldChange::from).collect(),
         })
     }
 }
 
-/// The recorded values by column; none where there were none.
-fn recorded(values: Option<String>) -> Result<Map<String, Json>> {
-    let parsed = values.map_or_else(|| Ok(Map::new()), |values| serde_json::from_str(&values));
-    parsed.map_err(|error| Error::Internal(format!("history values are no JSON object: {:?}", error.classify())))
-}
-
-/// A recorded value as text.
-fn shown(value: &Json) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+impl From<FieldChange> for pb::FieldChange {
+    fn from(change: FieldChange) -> Self {
+        let FieldChange { field, old_value, new_value } = change;
+        Self { field, old_value, new_value }
+    }
 }
 
 fn locked_fields() -> FieldMask {
-    FieldMask { paths: policy::lockable().map(|column| column.as_str().to_owned()).collect() }
+    FieldMask { paths: history::locked_fields().into_iter().map(str::to_owned).collect() }
 }
 
 /// The time as a message.

@@ -26,12 +26,8 @@ pub enum Contact {
 /// The organization's profile with exactly this e-mail or phone number.
 pub async fn profile_by(store: &Store, organization: Uuid, contact: &Contact) -> Result<profile::Model> {
     let found = match contact {
-        Contact::Email(email) => {
-            store::in_time(store::profile::find_by_email(store.reader(), organization, email)).await?
-        }
-        Contact::PhoneNumber(number) => {
-            store::in_time(store::profile::find_by_phone(store.reader(), organization, number)).await?
-        }
+        Contact::Email(email) => store::profile::find_by_email(store, organization, email).await?,
+        Contact::PhoneNumber(number) => store::profile::find_by_phone(store, organization, number).await?,
     };
     found.ok_or(Error::ProfileNotFound(None))
 }
@@ -46,5 +42,5 @@ pub async fn changes(
     limit: u64,
 ) -> Result<Vec<profile_change::Model>> {
     profile(profiles, organization, id).await?;
-    store::in_time(store::history::list(store.reader(), organization, id, below, limit)).await
+    store::history::list(store, organization, id, below, limit).await
 }

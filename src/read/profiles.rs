@@ -5,17 +5,14 @@
 use std::{collections::HashMap, iter, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt as _;
-use tokio::{
-    sync::{Mutex, mpsc, oneshot},
-    task::yield_now,
-    time::timeout_at,
-};
+use tokio::{sync::oneshot, time::timeout};
 use uuid::Uuid;
 
 use crate::{
     entity::profile::Model,
     error::{Error, Result},
-    store::{self, Line, Store},
+    queue::{Item, Lane, Queue, Sender, Taken},
+    store::{self, KEPT, PinnedConnection, Store},
 };
 
 /// How reads become queries.
@@ -42,86 +39,75 @@ struct Read {
     answer: oneshot::Sender<Result<Option<Model>>>,
 }
 
+impl Item for Read {
+    fn organization(&self) -> Uuid {
+        self.organization
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+}
+
 /// Reads profiles. Ends with the last of its clones.
 #[derive(Clone)]
 pub struct Profiles {
-    reads: mpsc::UnboundedSender<Read>, // no longer than the calls in flight
+    queue: Arc<Sender<Read>>,
 }
 
 impl Profiles {
     pub fn new(store: &Store, batches: Batches) -> Self {
-        let (reads, waiting) = mpsc::unbounded_channel();
-        let waiting = Arc::new(Mutex::new(waiting));
+        let (sender, queue) = Queue::new();
         for _ in 0..batches.queries {
-            tokio::spawn(work(store.clone(), Arc::clone(&waiting), batches.profiles));
+            tokio::spawn(work(store.clone(), Arc::clone(&queue), batches.profiles));
         }
-        Self { reads }
+        Self { queue: Arc::new(sender) }
     }
 
     /// The organization's profile.
     pub async fn find(&self, organization: Uuid, id: Uuid) -> Result<Option<Model>> {
-        let ended = |()| Error::Internal("a query of many profiles panicked".to_owned());
+        let panicked = || Error::Internal("a query of many profiles panicked".to_owned());
         let (answer, answered) = oneshot::channel();
-        self.reads.send(Read { organization, id, answer }).map_err(|_| ended(()))?;
-        store::in_time(async { answered.await.map_err(|_| ended(()))? }).await
+        self.queue.push(Read { organization, id, answer }).map_err(|_| panicked())?;
+        store::in_time(async { answered.await.map_err(|_| panicked())? }).await
     }
 }
 
-/// Makes one query after the other of the reads that wait, as long as anybody may read.
-async fn work(store: Store, waiting: Arc<Mutex<mpsc::UnboundedReceiver<Read>>>, most: usize) {
-    let mut line = store.line();
+/// Makes one query after the other of the reads that wait, as long as anybody may read. A connection is kept while there
+/// is work.
+async fn work(store: Store, queue: Arc<Queue<Read>>, most: usize) {
+    let mut kept = None;
     loop {
-        let next = async {
-            let mut waiting = waiting.lock().await;
-            let first = waiting.recv().await;
-            (waiting, first)
+        let next = queue.take(Lane::Groups, most);
+        let taken = match kept {
+            None => next.await,
+            Some(_) => match timeout(KEPT, next).await {
+                Ok(taken) => taken,
+                Err(_nobody_came) => {
+                    kept = None;
+                    continue;
+                }
+            },
         };
-        let next = match line.release_at() {
-            None => Ok(next.await),
-            Some(release) => timeout_at(release, next).await,
-        };
-        let (mut waiting, first) = match next {
-            Ok((waiting, Some(first))) => (waiting, first),
-            Ok((_, None)) => return,
-            Err(_nobody_came) => {
-                line.release();
-                continue;
-            }
-        };
-        let reads = batch(first, &mut waiting, most).await;
-        drop(waiting);
+        let Some(Taken { items, held: _ }) = taken else { return };
         // A panic ends no more than these reads.
-        line = AssertUnwindSafe(answer(line, reads)).catch_unwind().await.unwrap_or_else(|_panic| store.line());
+        let answered = AssertUnwindSafe(answer(&store, kept.take(), items)).catch_unwind().await;
+        kept = answered.unwrap_or(None).filter(|_| !store.is_wanted());
     }
-}
-
-/// The first read with those that wait behind it.
-async fn batch(first: Read, waiting: &mut mpsc::UnboundedReceiver<Read>, most: usize) -> Vec<Read> {
-    // Calls that have come with this one have their turn to say what they read: it makes queries twice as large.
-    if most > 1 {
-        yield_now().await;
-    }
-    let mut reads = vec![first];
-    while reads.len() < most
-        && let Ok(read) = waiting.try_recv()
-    {
-        reads.push(read);
-    }
-    reads
 }
 
 /// Answers the reads whose callers still wait.
-async fn answer(mut line: Line, reads: Vec<Read>) -> Line {
+async fn answer(store: &Store, kept: Option<PinnedConnection>, reads: Vec<Read>) -> Option<PinnedConnection> {
     let mut waiting = HashMap::<_, Vec<_>>::new();
-    for Read { organization, id, answer } in reads.into_iter().filter(|read| !read.answer.is_closed()) {
+    for Read { organization, id, answer } in reads.into_iter().filter(|read| !read.is_abandoned()) {
         waiting.entry((organization, id)).or_default().push(answer);
     }
     if waiting.is_empty() {
-        return line;
+        return kept;
     }
-    let ids = waiting.keys().map(|(_, id)| *id).collect();
-    match store::in_time(line.profiles(ids)).await {
-        Ok(found) => {
+    let ids: Vec<_> = waiting.keys().map(|(_, id)| *id).collect();
+    match store::in_time(read(store, kept, &ids)).await {
+        Ok((connection, found)) => {
             for (key, profile) in found {
                 let callers = waiting.remove(&key).unwrap_or_default();
                 let profiles = iter::repeat_n(profile.map(Some), callers.len());
@@ -132,29 +118,30 @@ async fn answer(mut line: Line, reads: Vec<Read>) -> Line {
             for caller in waiting.into_values().flatten() {
                 let _ = caller.send(Ok(None));
             }
+            Some(connection)
         }
         Err(error) => {
             for caller in waiting.into_values().flatten() {
                 let _ = caller.send(Err(error.clone()));
             }
+            None
         }
     }
-    line
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+type Found = Vec<((Uuid, Uuid), Result<Model>)>;
 
-    #[tokio::test]
-    async fn reads_that_wait_together_are_one_batch_of_a_bounded_size() {
-        let (sender, mut waiting) = mpsc::unbounded_channel();
-        let read = || Read { organization: Uuid::nil(), id: Uuid::nil(), answer: oneshot::channel().0 };
-        for _ in 0..11 {
-            sender.send(read()).expect("a receiver");
+/// Reads profiles from a connection that works: a kept one may have broken since.
+async fn read(store: &Store, mut kept: Option<PinnedConnection>, ids: &[Uuid]) -> Result<(PinnedConnection, Found)> {
+    loop {
+        let mut connection = match kept.take() {
+            Some(kept) => kept,
+            None => store.read_connection().await?,
+        };
+        match store::profile::read(&mut connection, ids).await {
+            Ok(found) => return Ok((connection, found)),
+            Err(Error::DatabaseUnavailable(_)) if connection.is_broken() => {}
+            Err(error) => return Err(error),
         }
-        assert_eq!(batch(read(), &mut waiting, 8).await.len(), 8);
-        assert_eq!(batch(read(), &mut waiting, 8).await.len(), 5);
-        assert_eq!(batch(read(), &mut waiting, 8).await.len(), 1);
     }
 }

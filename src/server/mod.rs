@@ -123,7 +123,7 @@ impl Server {
         sweep::start(store.clone(), &tasks, stop.clone());
 
         let profiles = Profiles::new(&store, limits.reads);
-        let writer = Writer::new(store.clone(), tasks.clone());
+        let writer = Writer::new(&store, &tasks);
         let api = Arc::new(Api::new(store.clone(), profiles, writer));
         let profile_service = ProfileServiceServer::from_arc(handlers(Arc::clone(&api)));
         let admission = Admission {

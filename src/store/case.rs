@@ -1,41 +1,64 @@
 //! Cases about profiles.
 
-use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, DatabaseTransaction, EntityTrait as _, IntoActiveModel as _,
-    Iterable as _, QueryFilter as _, QuerySelect as _, TryInsertResult,
-};
+use sea_orm::{ActiveEnum as _, IdenStatic as _, Value, sea_query::ArrayType};
 use uuid::Uuid;
 
+use super::{PinnedConnection, failure::unsaved, rows::Sql};
 use crate::{
     entity::profile_case::{Column, Entity, Model, Status},
     error::{Error, Result},
-    profile::policy,
 };
 
-/// Stores a report unless a better one is there, and answers the case as it is stored. The profile must be locked: the
-/// order of locks is profile, then case.
-pub async fn report(tx: &DatabaseTransaction, report: Model) -> Result<Model> {
-    let first = Entity::insert(report.clone().into_active_model());
-    if let TryInsertResult::Inserted(1) = first.on_conflict_do_nothing().exec_without_returning(tx).await? {
-        return Ok(report);
-    }
-    let key = (report.organization_id, report.case_id.clone());
-    let stored = Entity::find_by_id(key).lock_exclusive().one(tx).await?;
-    let stored = stored.ok_or_else(|| Error::Internal("a reported case has no row".to_owned()))?;
-    if stored.profile_id != report.profile_id {
-        Err(Error::CaseOfAnotherProfile)
-    } else if policy::supersedes(&report, &stored) {
-        Ok(report.into_active_model().reset_all().update(tx).await?)
-    } else {
-        Ok(stored)
-    }
+/// The key of a case: the organization and the id that its case system gave it.
+pub type Key = (Uuid, String);
+
+/// The types of a key's columns.
+const KEY: [ArrayType; 2] = [ArrayType::Uuid, ArrayType::String];
+
+/// The cases with these keys.
+pub async fn load(connection: &mut PinnedConnection, keys: &[Key]) -> Result<Vec<Model>> {
+    let mut sql = Sql::new(connection.backend());
+    sql.push("SELECT ").columns::<Entity>("").push(" FROM profile_case WHERE ");
+    sql.tuple_is_in("organization_id, case_id", KEY, &values(keys));
+    connection.all(sql.build()).await
 }
 
-/// Whether any case of the profile locks it.
-pub async fn any_locks(tx: &DatabaseTransaction, organization: Uuid, profile: Uuid) -> Result<bool> {
-    let locking = Entity::find()
-        .filter(Column::OrganizationId.eq(organization))
-        .filter(Column::ProfileId.eq(profile))
-        .filter(Column::Status.is_in(Status::iter().filter(|status| policy::locks(*status))));
-    Ok(locking.one(tx).await?.is_some())
+/// Those of these profiles that have a case in one of these statuses besides the cases with these keys.
+pub async fn in_status_besides(
+    connection: &mut PinnedConnection,
+    profiles: &[Uuid],
+    statuses: &[Status],
+    keys: &[Key],
+) -> Result<Vec<Uuid>> {
+    let statuses: Vec<_> = statuses.iter().map(Status::to_value).collect();
+    let mut sql = Sql::new(connection.backend());
+    sql.push("SELECT p.id FROM profile p WHERE ").is_in("p.id", profiles);
+    sql.push(" AND EXISTS (SELECT 1 FROM profile_case c WHERE c.profile_id = p.id AND ").is_in("c.status", &statuses);
+    sql.push(" AND c.organization_id = p.organization_id AND NOT ");
+    sql.tuple_is_in("c.organization_id, c.case_id", KEY, &values(keys)).push(")");
+    let rows = connection.fetch(sql.build()).await?;
+    rows.iter().map(|row| row.try_get("", "id").map_err(Error::from)).collect()
+}
+
+/// Stores cases as they were decided. A case that has meanwhile been reported about another profile is a conflict.
+pub async fn save(connection: &mut PinnedConnection, cases: &[Model]) -> Result<()> {
+    for case in cases {
+        let mut sql = Sql::new(connection.backend());
+        sql.push("INSERT INTO profile_case (").columns::<Entity>("").push(") ").rows::<Entity>(&[case], None);
+        sql.push(" ON CONFLICT (organization_id, case_id) DO UPDATE SET ");
+        for (n, column) in [Column::Status, Column::StatusTime].into_iter().enumerate() {
+            let name = column.as_str();
+            sql.push(if n == 0 { "" } else { ", " }).push(name).push(" = excluded.").push(name);
+        }
+        sql.push(" WHERE profile_case.profile_id = excluded.profile_id RETURNING case_id");
+        if connection.fetch(sql.build()).await.map_err(unsaved)?.is_empty() {
+            let cause = "the case was reported about another profile at the same moment".to_owned();
+            return Err(Error::TransactionConflict { cause, retryable: true });
+        }
+    }
+    Ok(())
+}
+
+fn values(keys: &[Key]) -> Vec<[Value; 2]> {
+    keys.iter().map(|(organization, case)| [(*organization).into(), case.clone().into()]).collect()
 }

@@ -1,6 +1,6 @@
 //! How the database is reached: its URL, its connections, and how their sessions are set.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use sea_orm::{
     ConnectOptions, Database,
@@ -11,15 +11,12 @@ use sea_orm::{
     },
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
-use super::Store;
+use super::{ACQUIRE_TIMEOUT, Store, Writers};
 use crate::error::Result;
 
-/// How long a call waits for a connection, or a SQLite writer for another process.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long a write may take on PostgreSQL, its turn included: longer than a lock is waited for, and then the database
+/// How long a write may take on PostgreSQL, from its arrival on: longer than a lock is waited for, and then the database
 /// is frozen or has more to do than it can.
 const POSTGRES_WRITE: Duration = Duration::from_millis(2500);
 
@@ -31,7 +28,7 @@ const SQLITE_READERS: u32 = 4;
 
 /// A connection that was idle for longer is tried before it is used: after a restart of the database those that are not
 /// tried cost a call each, and are soon used up.
-const TEST_AFTER_IDLE: Duration = Duration::from_millis(500);
+const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 
 /// How a session with PostgreSQL is set, unless the URL's own `options` say otherwise.
 const SESSION: [(&str, &str); 4] = [
@@ -97,17 +94,26 @@ impl Store {
     pub async fn connect(url: &DatabaseUrl, connections: u32) -> Result<Self> {
         let file = url.is_file();
         let url = url.url.expose_secret();
-        if file {
+        let (reader, writer, writers, patience, permits) = if file {
             let writer = Database::connect(sqlite(url, 1, "off")).await?;
             let reader = Database::connect(sqlite(url, SQLITE_READERS, "on")).await?;
-            Ok(Self { reader, writer, writers: 1, patience: SQLITE_WRITE })
+            (reader, writer, Writers { groups: 1, locked: 0 }, SQLITE_WRITE, 1)
         } else {
             let pool = Database::connect(postgres(url, connections)).await?;
-            // A quarter is left to reads, which would otherwise wait behind writes that wait for each other.
-            let writers = (connections - connections / 4) as usize;
-            Ok(Self { reader: pool.clone(), writer: pool, writers, patience: POSTGRES_WRITE })
-        }
+            let (writers, permits) = writers(connections as usize);
+            (pool.clone(), pool, writers, POSTGRES_WRITE, permits)
+        };
+        let (write_permits, waiting) = (Arc::new(Semaphore::new(permits)), Arc::default());
+        Ok(Self { reader, writer, write_permits, writers, patience, waiting })
     }
+}
+
+/// How many workers write with so many connections to PostgreSQL, and how many of these they may take: a quarter, or one
+/// where there are two or three, is left to reads.
+fn writers(connections: usize) -> (Writers, usize) {
+    let permits = connections - connections.div_ceil(4).min(connections - 1);
+    let groups = if permits > 2 { 2 } else { 1 };
+    (Writers { groups, locked: permits.saturating_sub(groups).max(1) }, permits)
 }
 
 fn postgres(url: &str, connections: u32) -> ConnectOptions {

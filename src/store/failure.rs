@@ -1,5 +1,7 @@
 //! What a database's error means to the service.
 
+use std::sync::Arc;
+
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr, sqlx};
 
 use crate::error::Error;
@@ -35,13 +37,45 @@ fn classify(error: &DbErr) -> Error {
     }
 }
 
-/// The e-mail or phone number that someone else has. PostgreSQL names the index, SQLite the column.
+/// The error of a statement that the driver ran for us.
+pub fn failure(error: sqlx::Error) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(Arc::new(error)))
+}
+
+/// The error of a statement that saves: where its answer was lost, nobody knows whether the database has carried it out.
+/// Any refusal means that nothing was saved.
+pub fn unsaved(error: DbErr) -> Error {
+    let refused = match &error {
+        DbErr::Conn(RuntimeErr::SqlxError(driver))
+        | DbErr::Exec(RuntimeErr::SqlxError(driver))
+        | DbErr::Query(RuntimeErr::SqlxError(driver)) => match driver.as_ref() {
+            sqlx::Error::Database(refusal) => !ends_the_session(&refusal.code().unwrap_or_default()),
+            _ => false,
+        },
+        _ => false,
+    };
+    match Error::from(error) {
+        Error::DatabaseUnavailable(cause) if !refused => Error::OutcomeUnknown(cause),
+        error => error,
+    }
+}
+
+/// Whether PostgreSQL has ended the session, perhaps in the middle of a commit: classes 08 and 57P0, and 40003.
+fn ends_the_session(code: &str) -> bool {
+    code.len() == 5 && (code.starts_with("08") || code.starts_with("57P0") || code == "40003")
+}
+
+/// The e-mail or phone number that someone else has, or what two writes stored first at the same moment: the second finds
+/// it when it tries again. PostgreSQL names the index, SQLite the column.
 fn unique_violation(error: &DbErr) -> Option<Error> {
     let Some(SqlErr::UniqueConstraintViolation(message)) = error.sql_err() else { return None };
     if message.contains("profile_email_key") || message.contains("profile.email") {
         Some(Error::EmailInUse)
     } else if message.contains("profile_phone_number_key") || message.contains("profile.phone_number") {
         Some(Error::PhoneNumberInUse)
+    } else if message.contains("write_request") || message.contains("profile_case") {
+        let cause = "another write was first with the same request id or case".to_owned();
+        Some(Error::TransactionConflict { cause, retryable: true })
     } else {
         None
     }
@@ -53,9 +87,7 @@ fn by_code(code: &str, cause: String) -> Error {
         "40001" | "40P01" => Error::TransactionConflict { cause, retryable: true },
         "55P03" => Error::TransactionConflict { cause, retryable: false },
         "57014" | "53300" | "25006" | "25P03" | "25P04" => Error::DatabaseUnavailable(cause),
-        _ if code.len() == 5 && (code.starts_with("08") || code.starts_with("57P0")) => {
-            Error::DatabaseUnavailable(cause)
-        }
+        _ if ends_the_session(code) => Error::DatabaseUnavailable(cause),
         _ => match code.parse::<u32>().map(|code| code & 0xff) {
             // SQLITE_BUSY, SQLITE_LOCKED
             Ok(5 | 6) if code.len() < 5 => Error::TransactionConflict { cause, retryable: true },
@@ -81,7 +113,10 @@ mod tests {
         for (codes, expected) in [
             (&["40001", "40P01", "5", "6", "261", "517"][..], "tried again"),
             (&["55P03"], "aborted"),
-            (&["08000", "08006", "57P01", "57P02", "57P03", "57014", "53300", "25006", "25P03", "25P04"], "away"),
+            (
+                &["08000", "08006", "57P01", "57P02", "57P03", "57014", "53300", "40003", "25006", "25P03", "25P04"],
+                "away",
+            ),
             (&["8", "10", "13", "14", "778"], "away"),
             (&["", "1", "19", "22P02", "23502", "42P01", "57000", "XX000"], "ours"),
         ] {

@@ -3,10 +3,11 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::{
     ColumnTrait as _, Condition, ConnectionTrait, EntityTrait as _, ExprTrait as _, IntoActiveModel as _,
-    QueryFilter as _, QueryOrder as _, sea_query::Expr,
+    QueryFilter as _, QueryOrder as _, QueryTrait as _, sea_query::Expr,
 };
 use uuid::Uuid;
 
+use super::Store;
 use crate::{
     entity::api_key::{Column, Entity, Model},
     error::Result,
@@ -22,8 +23,8 @@ pub async fn create(db: &impl ConnectionTrait, key: Model) -> Result<()> {
 }
 
 /// The key with this lookup id.
-pub async fn find(db: &impl ConnectionTrait, lookup: &str) -> Result<Option<Model>> {
-    Ok(Entity::find_by_id(lookup).one(db).await?)
+pub async fn find(store: &Store, lookup: &str) -> Result<Option<Model>> {
+    Ok(store.all(Entity::find_by_id(lookup).build(store.backend())).await?.pop())
 }
 
 /// An organization's keys, the oldest first.

@@ -1,26 +1,40 @@
-//! The database behind two doors: one to read, one to write. Every query starts at the organization, but for that of
-//! many ids, whose rows are matched with the organizations that asked.
+//! The database: rows in, rows out, in slices. Every query starts at the organization, but for those of many ids, whose
+//! rows are matched with the organizations that asked.
 
 pub mod case;
 mod connect;
+mod connection;
 pub mod failure;
 pub mod history;
 pub mod key;
-mod line;
 pub mod organization;
 pub mod profile;
 pub mod request;
+mod rows;
+pub mod save;
 
-use std::time::Duration;
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use sea_orm::{
-    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait as _,
+    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, FromQueryResult, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait as _,
+    sqlx::{Database, Pool, pool::PoolConnection},
 };
 use sea_orm_migration::MigratorTrait as _;
-use tokio::time::timeout;
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 
-pub use self::{connect::DatabaseUrl, line::Line};
+use self::connection::Connection;
+pub use self::{connect::DatabaseUrl, connection::PinnedConnection};
 
 use crate::{
     error::{Error, Result},
@@ -30,9 +44,18 @@ use crate::{
 /// How long a query may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a connection goes from query to query, or from write to write, before the pool has it back: shorter than
-/// anyone notices who waits for it.
-pub const KEPT: Duration = Duration::from_millis(50);
+/// How long a call waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long one try for a connection may take: one that turns out to be dead costs as much, and a new one must be made in
+/// that time.
+const ACQUIRE_TRY: Duration = Duration::from_secs(1);
+
+/// How often a call that waits for a new connection looks for one that has become idle.
+const LOOK_FOR_IDLE: Duration = Duration::from_millis(5);
+
+/// How long a worker keeps its connection when there is no more work for it.
+pub const KEPT: Duration = Duration::from_millis(20);
 
 /// Makes migrating replicas wait for each other: any number will do, as long as it is always the same.
 const MIGRATION_LOCK: i64 = 0x7072_6f66_696c_6573;
@@ -42,37 +65,81 @@ const MIGRATION_LOCK: i64 = 0x7072_6f66_696c_6573;
 pub struct Store {
     reader: DatabaseConnection,
     writer: DatabaseConnection,
-    writers: usize,
+    /// The connections that writes may take, so that reads always find one.
+    write_permits: Arc<Semaphore>,
+    writers: Writers,
     patience: Duration,
+    /// Who waits for a connection.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// How many workers write at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writers {
+    /// Those that save groups of changes.
+    pub groups: usize,
+    /// Those that save changes one profile after the other, with its row locked. Without any, groups are saved so.
+    pub locked: usize,
 }
 
 impl Store {
-    /// How many writes may be in the database at once.
-    pub(crate) const fn writers(&self) -> usize {
+    /// How many workers write at once.
+    pub(crate) const fn writers(&self) -> Writers {
         self.writers
     }
 
-    /// How long a write may take, its turn included.
+    /// How long a write may take, from its arrival on.
     pub(crate) const fn patience(&self) -> Duration {
         self.patience
     }
 
-    /// The door to read.
+    /// What the database speaks.
+    pub(crate) fn backend(&self) -> DbBackend {
+        self.reader.get_database_backend()
+    }
+
+    /// The pool to read with, for single statements.
     pub(crate) const fn reader(&self) -> &DatabaseConnection {
         &self.reader
     }
 
-    /// The door to read, for queries that follow each other.
-    pub(crate) fn line(&self) -> Line {
-        Line::new(self.reader.clone())
-    }
-
-    /// The door to write a single statement.
+    /// The pool to write with, for single statements.
     pub(crate) const fn writer(&self) -> &DatabaseConnection {
         &self.writer
     }
 
-    /// The door to write in a transaction.
+    /// A connection to read with.
+    pub(crate) async fn read_connection(&self) -> Result<PinnedConnection> {
+        Ok(PinnedConnection::new(self.acquire(&self.reader).await?, None))
+    }
+
+    /// A connection to write with, which waits until writes have not more of them than they may.
+    pub(crate) async fn write_connection(&self) -> Result<PinnedConnection> {
+        let permit = timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.write_permits).acquire_owned()).await;
+        let permit = permit.ok().and_then(Result::ok);
+        let permit = permit.ok_or_else(|| Error::DatabaseUnavailable("all connections are in use".to_owned()))?;
+        Ok(PinnedConnection::new(self.acquire(&self.writer).await?, Some(permit)))
+    }
+
+    /// Whether a call waits for a connection: whoever keeps one gives it back.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
+    /// The rows that one query answers.
+    pub(crate) async fn all<M: FromQueryResult>(&self, query: Statement) -> Result<Vec<M>> {
+        in_time(async { self.read_connection().await?.all(query).await }).await
+    }
+
+    async fn acquire(&self, pool: &DatabaseConnection) -> Result<Connection> {
+        let _waiting = Waiting::begin(&self.waiting);
+        match pool.get_database_backend() {
+            DbBackend::Sqlite => acquire(pool.get_sqlite_connection_pool()).await.map(Connection::Sqlite),
+            _ => acquire(pool.get_postgres_connection_pool()).await.map(Connection::Postgres),
+        }
+    }
+
+    /// The pool to write with, in a transaction.
     pub(crate) async fn begin(&self) -> Result<DatabaseTransaction> {
         let immediate = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
@@ -90,13 +157,13 @@ impl Store {
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
         }
         Migrator::up(&tx, None).await?;
-        commit(tx).await
+        Ok(tx.commit().await?)
     }
 
     /// Whether the database answers.
     pub(crate) async fn ping(&self) -> Result<()> {
-        self.reader.execute_unprepared("SELECT 1").await?;
-        Ok(())
+        let query = Statement::from_string(self.backend(), "SELECT 1");
+        in_time(async { Ok(self.read_connection().await?.fetch(query).await?) }).await.map(drop)
     }
 
     /// Closes the connections, so that SQLite folds its log into the file.
@@ -109,32 +176,51 @@ impl Store {
     }
 }
 
+/// A call that waits for a connection.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A connection of the pool. While a server that gives no more of them is asked for a new one, one that becomes idle is
+/// taken: the pool itself would go on asking. A try ends early enough for another one, since what it waits for may be dead.
+async fn acquire<D: Database>(pool: &Pool<D>) -> Result<PoolConnection<D>> {
+    let acquired = timeout(ACQUIRE_TIMEOUT, async {
+        loop {
+            let mut acquiring = pin!(timeout(ACQUIRE_TRY, pool.acquire()));
+            loop {
+                tokio::select! {
+                    biased;
+                    acquired = &mut acquiring => match acquired {
+                        // Whatever goes wrong while a connection is made, the database cannot be used.
+                        Ok(acquired) => {
+                            return acquired.map_err(|error| Error::DatabaseUnavailable(error.to_string()));
+                        }
+                        Err(_late) => break,
+                    },
+                    () = sleep(LOOK_FOR_IDLE) => {}
+                }
+                if let Some(idle) = pool.try_acquire() {
+                    return Ok(idle);
+                }
+            }
+        }
+    });
+    acquired.await.unwrap_or_else(|_| Err(Error::DatabaseUnavailable("no connection came in time".to_owned())))
+}
+
 /// The answer of a query, if it comes in time: a frozen database does not refuse, it says nothing.
 pub async fn in_time<T>(query: impl Future<Output = Result<T>>) -> Result<T> {
     let late = |_| Error::DatabaseUnavailable("a query was not answered in time".to_owned());
     timeout(QUERY_TIMEOUT, query).await.map_err(late)?
-}
-
-/// Commits. Where the answer is lost, nobody knows whether the database has committed.
-pub async fn commit(tx: DatabaseTransaction) -> Result<()> {
-    tx.commit().await.map_err(uncommitted)
-}
-
-/// Commits, and begins the next transaction in the same statement where the database has one for that. SQLite has none,
-/// and a COMMIT whose BEGIN fails would look like a failure.
-pub async fn commit_and_begin(tx: DatabaseTransaction) -> Result<Option<DatabaseTransaction>> {
-    match tx.get_database_backend() {
-        DbBackend::Postgres => {
-            tx.execute_unprepared("COMMIT AND CHAIN").await.map_err(uncommitted)?;
-            Ok(Some(tx))
-        }
-        _ => commit(tx).await.map(|()| None),
-    }
-}
-
-fn uncommitted(error: DbErr) -> Error {
-    match Error::from(error) {
-        Error::DatabaseUnavailable(cause) => Error::OutcomeUnknown(cause),
-        other => other,
-    }
 }

@@ -1,57 +1,102 @@
 //! Profiles.
 
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _,
-    Select,
+    ColumnTrait as _, DbBackend, EntityTrait as _, FromQueryResult, IdenStatic as _, QueryFilter as _, QueryResult,
+    QueryTrait as _, Select,
 };
 use uuid::Uuid;
 
+use super::{PinnedConnection, Store, rows::Sql};
 use crate::{
-    entity::profile::{ActiveModel, Column, Entity, Model},
-    error::Result,
+    entity::profile::{Column, Entity, Model},
+    error::{Error, Result},
 };
 
-/// The profile, if the organization has it.
-pub async fn find(db: &impl ConnectionTrait, organization: Uuid, id: Uuid) -> Result<Option<Model>> {
-    Ok(of(organization).filter(Column::Id.eq(id)).one(db).await?)
+/// Who has an e-mail and a phone number.
+#[derive(FromQueryResult)]
+pub struct Owner {
+    pub id: Uuid,
+    pub organization_id: Uuid,
+    pub email: Option<String>,
+    pub phone_number: Option<String>,
 }
 
 /// The organization's profile with this e-mail.
-pub async fn find_by_email(db: &impl ConnectionTrait, organization: Uuid, email: &str) -> Result<Option<Model>> {
-    Ok(of(organization).filter(Column::Email.eq(email)).one(db).await?)
+pub async fn find_by_email(store: &Store, organization: Uuid, email: &str) -> Result<Option<Model>> {
+    one(store, of(organization).filter(Column::Email.eq(email))).await
 }
 
 /// The organization's profile with this phone number.
-pub async fn find_by_phone(db: &impl ConnectionTrait, organization: Uuid, number: &str) -> Result<Option<Model>> {
-    Ok(of(organization).filter(Column::PhoneNumber.eq(number)).one(db).await?)
+pub async fn find_by_phone(store: &Store, organization: Uuid, number: &str) -> Result<Option<Model>> {
+    one(store, of(organization).filter(Column::PhoneNumber.eq(number))).await
 }
 
-/// The profile, locked until the transaction ends. SQLite has one writer and needs no lock.
-pub async fn lock(tx: &DatabaseTransaction, organization: Uuid, id: Uuid) -> Result<Option<Model>> {
-    Ok(of(organization).filter(Column::Id.eq(id)).lock_exclusive().one(tx).await?)
+/// The profiles with these ids by organization and id, of whichever organization: who asks for many compares both. A row
+/// that cannot be read is an error of its own.
+pub async fn read(connection: &mut PinnedConnection, ids: &[Uuid]) -> Result<Vec<((Uuid, Uuid), Result<Model>)>> {
+    let mut sql = select(connection.backend());
+    sql.is_in("id", ids);
+    let rows = connection.fetch(sql.build()).await?;
+    let read = |row: &QueryResult| {
+        let key = (row.try_get("", Column::OrganizationId.as_str())?, row.try_get("", Column::Id.as_str())?);
+        Ok((key, Model::from_query_result(row, "").map_err(Error::from)))
+    };
+    rows.iter().map(read).collect()
 }
 
-/// The profile with this e-mail, locked until the transaction ends: a foreign row is never locked.
-pub async fn lock_by_email(tx: &DatabaseTransaction, organization: Uuid, email: &str) -> Result<Option<Model>> {
-    Ok(of(organization).filter(Column::Email.eq(email)).lock_exclusive().one(tx).await?)
+/// The profiles with these ids or e-mails, of whichever organization.
+pub async fn load(connection: &mut PinnedConnection, ids: &[Uuid], emails: &[String]) -> Result<Vec<Model>> {
+    let mut sql = select(connection.backend());
+    if !ids.is_empty() {
+        sql.is_in("id", ids);
+    }
+    if !emails.is_empty() {
+        sql.push(if ids.is_empty() { "" } else { " OR " }).is_in("email", emails);
+    }
+    connection.all(sql.build()).await
 }
 
-/// Stores a new profile.
-pub async fn insert(tx: &DatabaseTransaction, row: ActiveModel) -> Result<()> {
-    Entity::insert(row).exec_without_returning(tx).await?;
-    Ok(())
+/// As `load`, with the rows locked until the transaction ends. A row of an organization that is not named is never locked.
+/// SQLite has one writer and needs no locks.
+pub async fn lock(
+    connection: &mut PinnedConnection,
+    organizations: &[Uuid],
+    ids: &[Uuid],
+    emails: &[String],
+) -> Result<Vec<Model>> {
+    if ids.is_empty() && emails.is_empty() {
+        return Ok(Vec::new());
+    }
+    if connection.backend() == DbBackend::Sqlite {
+        return load(connection, ids, emails).await;
+    }
+    let mut sql = select(connection.backend());
+    sql.is_in("organization_id", organizations).push(" AND (");
+    sql.is_in("id", ids).push(" OR ").is_in("email", emails).push(") ORDER BY id FOR UPDATE");
+    connection.all(sql.build()).await
 }
 
-/// Stores what has changed of a profile.
-pub async fn update(tx: &DatabaseTransaction, row: ActiveModel) -> Result<()> {
-    Entity::update(row).exec_without_returning(tx).await?;
-    Ok(())
+/// Who has these e-mails and phone numbers, in whichever organization.
+pub async fn owners(
+    connection: &mut PinnedConnection,
+    emails: &[String],
+    phone_numbers: &[String],
+) -> Result<Vec<Owner>> {
+    let mut sql = Sql::new(connection.backend());
+    sql.push("SELECT id, organization_id, email, phone_number FROM profile WHERE ");
+    sql.is_in("email", emails).push(" OR ").is_in("phone_number", phone_numbers);
+    connection.all(sql.build()).await
 }
 
-/// The organization that has a profile with this e-mail.
-pub async fn owner_of_email(tx: &DatabaseTransaction, email: &str) -> Result<Option<Uuid>> {
-    let owner = Entity::find().select_only().column(Column::OrganizationId).filter(Column::Email.eq(email));
-    Ok(owner.into_tuple().one(tx).await?)
+/// The beginning of a query for whole profiles.
+fn select(backend: DbBackend) -> Sql {
+    let mut sql = Sql::new(backend);
+    sql.push("SELECT ").columns::<Entity>("").push(" FROM profile WHERE ");
+    sql
+}
+
+async fn one(store: &Store, query: Select<Entity>) -> Result<Option<Model>> {
+    Ok(store.all(query.build(store.backend())).await?.pop())
 }
 
 fn of(organization: Uuid) -> Select<Entity> {

@@ -1,24 +1,200 @@
 //! The write: the one way in which anything about a profile changes.
 //!
-//! A writing RPC is a value, [`Change`]. `unit` carries it out to its end, when `turns` lets it; `apply` is the order of
-//! its steps.
+//! A writing RPC is a value, [`Change`]. Changes wait in a queue; workers take those that wait together, load what they
+//! need, decide each, and save them at once: see `attempt`.
 
-mod apply;
-mod turns;
-mod unit;
+mod attempt;
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU8, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
-use tokio::sync::OwnedSemaphorePermit;
+use chrono::{DateTime, Utc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::{Instant, timeout},
+};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
-pub use self::unit::Writer;
+use crate::{
+    error::{Error, Result},
+    profile::{
+        change::{Author, Change, Edit, Written},
+        group::target_profile,
+    },
+    queue::{Item, Lane, ProfileKey, Queue, Sender},
+    store::Store,
+    telemetry,
+};
 
-/// A call's permit among those in flight: a write holds it until it has ended, even when its caller has gone.
+/// How long a write keeps trying when other writes are in its way.
+const CONFLICT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A call's permit among those in flight. A write that waits does not hold it: a caller who goes away takes it along. One
+/// that is being carried out does, until it has ended.
 #[derive(Clone)]
-pub struct Permit(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
+pub struct Permit(Arc<OwnedSemaphorePermit>);
 
 impl From<OwnedSemaphorePermit> for Permit {
     fn from(permit: OwnedSemaphorePermit) -> Self {
         Self(Arc::new(permit))
+    }
+}
+
+/// Makes writes.
+pub struct Writer {
+    queue: Sender<Pending>,
+    /// How long a write may take.
+    patience: Duration,
+    /// The lane of changes whose profile has to be locked first.
+    locked: Lane,
+}
+
+impl Writer {
+    /// A writer with its workers, which end with it. What they have begun is tracked by `tasks`.
+    pub fn new(store: &Store, tasks: &TaskTracker) -> Self {
+        let (sender, queue) = Queue::new();
+        let workers = store.writers();
+        let locked = if workers.locked == 0 { Lane::Groups } else { Lane::Locked };
+        for (lane, number) in [(Lane::Groups, workers.groups), (Lane::Locked, workers.locked)] {
+            for _ in 0..number {
+                tokio::spawn(attempt::work(store.clone(), Arc::clone(&queue), lane, tasks.clone()));
+            }
+        }
+        Self { queue: sender, patience: store.patience(), locked }
+    }
+
+    /// Makes the change, or nothing of it, and answers what it leaves.
+    pub async fn write(&self, author: Author, permit: Permit, change: Change, now: DateTime<Utc>) -> Result<Written> {
+        let (answer, answered) = oneshot::channel();
+        let fate = Arc::new(Fate::default());
+        let pending = Pending {
+            lane: match &change.edit {
+                Edit::Columns(_) => Lane::Groups,
+                Edit::Case(_) => self.locked, // a report that changes no profile is seen by no revision
+            },
+            profile: target_profile(&change),
+            author,
+            change,
+            now,
+            since: Instant::now(),
+            permit: Arc::downgrade(&permit.0),
+            fate: Arc::clone(&fate),
+            answer,
+        };
+        if self.queue.push(pending).is_err() {
+            return Err(blocked());
+        }
+        match timeout(self.patience, answered).await {
+            Ok(Ok(Answer { profile_id, result })) => {
+                profile_id.into_iter().for_each(telemetry::note_profile);
+                result
+            }
+            Ok(Err(_panicked)) => Err(match fate.give_up("a write panicked") {
+                Error::OutcomeUnknown(cause) => Error::OutcomeUnknown(cause),
+                _ => Error::Internal("a write panicked".to_owned()),
+            }),
+            Err(_late) => Err(fate.give_up("the write was not made in time")),
+        }
+    }
+}
+
+/// Why a change does not wait for its profile: somebody else has locked it.
+fn blocked() -> Error {
+    Error::TransactionConflict { cause: "the profile is locked by other writes".to_owned(), retryable: false }
+}
+
+/// A change that waits for a worker.
+struct Pending {
+    author: Author,
+    change: Change,
+    now: DateTime<Utc>,
+    /// The profile that it is about, as far as that is known.
+    profile: Option<Uuid>,
+    lane: Lane,
+    since: Instant,
+    permit: Weak<OwnedSemaphorePermit>,
+    fate: Arc<Fate>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// What the caller of a write is told, and the profile that it was about.
+struct Answer {
+    profile_id: Option<Uuid>,
+    result: Result<Written>,
+}
+
+impl Item for Pending {
+    fn organization(&self) -> Uuid {
+        self.author.organization_id
+    }
+
+    fn profile(&self) -> Option<ProfileKey> {
+        self.profile.map(|profile| (self.author.organization_id, profile))
+    }
+
+    fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+}
+
+impl Pending {
+    /// Tells the caller, who may have gone.
+    fn answer(self, profile_id: Option<Uuid>, result: Result<Written>) {
+        let _ = self.answer.send(Answer { profile_id, result });
+    }
+
+    /// Whether other writes have been in its way for too long.
+    fn is_overdue(&self) -> bool {
+        self.since.elapsed() >= CONFLICT_TIMEOUT
+    }
+}
+
+/// What becomes of a write whose database is slow: its caller may give up until it is sent, and not after.
+#[derive(Default)]
+struct Fate {
+    state: AtomicU8,
+    /// Whether other writes were in its way.
+    conflicted: AtomicBool,
+}
+
+impl Fate {
+    const WAITING: u8 = 0;
+    const SENT: u8 = 1;
+    const GIVEN_UP: u8 = 2;
+
+    /// Whether the write may be sent: its caller has not given up.
+    fn send(&self) -> bool {
+        self.state.compare_exchange(Self::WAITING, Self::SENT, SeqCst, SeqCst).is_ok()
+    }
+
+    /// The write was not saved, and waits again.
+    fn wait(&self) {
+        let _ = self.state.compare_exchange(Self::SENT, Self::WAITING, SeqCst, SeqCst);
+    }
+
+    /// As `wait`, because another write was in its way.
+    fn wait_for_others(&self) {
+        self.conflicted.store(true, SeqCst);
+        self.wait();
+    }
+
+    /// What the caller is told: that nothing is written, or that nobody knows.
+    fn give_up(&self, cause: &str) -> Error {
+        let cause = cause.to_owned();
+        match self.state.compare_exchange(Self::WAITING, Self::GIVEN_UP, SeqCst, SeqCst) {
+            Ok(_) if self.conflicted.load(SeqCst) => Error::TransactionConflict { cause, retryable: false },
+            Ok(_) => Error::DatabaseUnavailable(cause),
+            Err(_) => Error::OutcomeUnknown(cause),
+        }
     }
 }

@@ -100,5 +100,5 @@ async fn no_connection_is_left_in_a_transaction(database: &Database, pool: i64) 
         assert!(Instant::now() < deadline, "a connection is left in a transaction");
     }
     let connections = database.number(&format!("SELECT COUNT(*) AS number {of_the_service}")).await;
-    assert_eq!(connections, pool, "the pool is not as large as it was");
+    assert!(connections <= pool, "{connections} connections");
 }

@@ -125,7 +125,7 @@ async fn a_row_that_cannot_be_read_is_its_own_readers_error_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writers_pass_a_single_connection_on_and_leave_reads_their_part() {
+async fn reads_and_writes_share_a_single_connection() {
     let service = Service::on(Arc::new(Database::create()), ["--database-connections", "1"]);
     let north = service.organization("north").await;
     let ada = north.person(json!({})).await;
@@ -141,14 +141,9 @@ async fn writers_pass_a_single_connection_on_and_leave_reads_their_part() {
             }
         });
     }
-    let mut passed_on = !service.database.is_postgres();
     while !load.is_empty() {
         north.get(&ada).await.expect("a read");
         reads.fetch_add(1, Ordering::SeqCst);
-        let chains = "SELECT COUNT(*) AS number FROM pg_stat_activity \
-                      WHERE datname = current_database() AND query = 'COMMIT AND CHAIN'";
-        passed_on = passed_on || service.database.number(chains).await > 0;
         while load.try_join_next().is_some_and(|ended| ended.is_ok()) {}
     }
-    assert!(passed_on, "no commit has begun the next write's transaction");
 }

@@ -1,0 +1,305 @@
+//! Changes that are decided together: in the order of their arrival, each on what those before it leave.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use sea_orm::{IdenStatic as _, Value};
+use uuid::Uuid;
+
+use super::{
+    change::{Author, Change, Edit, Target, Written},
+    decide::{Decision, Loaded, decide},
+    policy,
+};
+use crate::{
+    entity::{
+        profile::{Column, Model},
+        profile_case, profile_change, write_request,
+    },
+    error::Result,
+};
+
+/// The rows that were loaded for a group.
+#[derive(Default)]
+pub struct Rows {
+    pub profiles: Vec<Model>,
+    /// Who has the e-mails and phone numbers that the group names, as far as it is not in `profiles`.
+    pub owners: Vec<Owner>,
+    pub claims: Vec<write_request::Model>,
+    pub cases: Vec<profile_case::Model>,
+    /// Profiles that a case locks which is not in `cases`.
+    pub locked_elsewhere: Vec<Uuid>,
+}
+
+/// Who has an e-mail and a phone number.
+pub struct Owner {
+    pub id: Uuid,
+    pub organization_id: Uuid,
+    pub email: Option<String>,
+    pub phone_number: Option<String>,
+}
+
+/// What becomes of one change of a group.
+pub enum Step {
+    Decided {
+        /// The profile that the change is about, where one was found.
+        profile_id: Option<Uuid>,
+        result: Result<Written>,
+        depends_on: Dependency,
+    },
+    /// It needs what an earlier change of the group takes or gives up: it belongs into the next group.
+    Later,
+}
+
+/// What must be saved before the result of a change holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependency {
+    Nothing,
+    /// This profile's new row.
+    Profile(Uuid),
+    /// The claims of the changes that save no row.
+    Claims,
+    /// The reported cases.
+    Cases,
+}
+
+/// What a group saves.
+#[derive(Default)]
+pub struct Saving {
+    pub created: Vec<Revised>,
+    pub updated: Vec<Revised>,
+    /// Claims of changes that save no row.
+    pub claims: Vec<write_request::Model>,
+    pub cases: Vec<profile_case::Model>,
+}
+
+/// A profile's new row, its history since the one that was loaded, and the claims that go with it.
+pub struct Revised {
+    pub profile: Model,
+    /// The revision that was loaded; 0 where the profile is new.
+    pub expected: i64,
+    pub history: Vec<profile_change::Model>,
+    pub claims: Vec<write_request::Model>,
+}
+
+type ClaimKey = (Uuid, String, String);
+type CaseKey = (Uuid, String);
+
+/// A group while it is decided.
+pub struct Group {
+    profiles: HashMap<Uuid, Model>,
+    /// The profile and the organization that have an e-mail, as loaded.
+    emails: HashMap<String, (Uuid, Uuid)>,
+    /// The profile that has a phone number, as loaded.
+    phone_numbers: HashMap<String, Uuid>,
+    claims: HashMap<ClaimKey, write_request::Model>,
+    cases: HashMap<CaseKey, profile_case::Model>,
+    locked_elsewhere: HashSet<Uuid>,
+    /// E-mails and phone numbers that a change of the group has taken or given up.
+    touched: HashSet<(&'static str, String)>,
+    claimed: HashSet<ClaimKey>,
+    reported: HashSet<CaseKey>,
+    revised: HashMap<Uuid, Revised>,
+    bare_claims: Vec<write_request::Model>,
+}
+
+impl Group {
+    pub fn new(rows: Rows) -> Self {
+        let Rows { profiles, owners, claims, cases, locked_elsewhere } = rows;
+        let mut emails = HashMap::new();
+        let mut phone_numbers = HashMap::new();
+        for Owner { id, organization_id, email, phone_number } in owners {
+            emails.extend(email.map(|email| (email, (id, organization_id))));
+            phone_numbers.extend(phone_number.map(|number| (number, id)));
+        }
+        for profile in &profiles {
+            emails.extend(profile.email.clone().map(|email| (email, (profile.id, profile.organization_id))));
+            phone_numbers.extend(profile.phone_number.clone().map(|number| (number, profile.id)));
+        }
+        Self {
+            profiles: profiles.into_iter().map(|profile| (profile.id, profile)).collect(),
+            emails,
+            phone_numbers,
+            claims: claims.into_iter().map(|claim| (claim_key(&claim), claim)).collect(),
+            cases: cases.into_iter().map(|case| (case_key(&case), case)).collect(),
+            locked_elsewhere: locked_elsewhere.into_iter().collect(),
+            touched: HashSet::new(),
+            claimed: HashSet::new(),
+            reported: HashSet::new(),
+            revised: HashMap::new(),
+            bare_claims: Vec::new(),
+        }
+    }
+
+    /// Decides the next change.
+    pub fn decide(&mut self, author: &Author, change: &Change, now: DateTime<Utc>) -> Step {
+        if self.belongs_into_the_next_group(author, change) {
+            return Step::Later;
+        }
+        let loaded = self.loaded(author, change);
+        let found = loaded.profile.map(|profile| profile.id);
+        let decided = decide(loaded, author, change, now);
+        let mut depends_on = self.seen(found, author, change);
+        let result = decided.map(|decision| {
+            let saved = self.keep(decision, depends_on);
+            if saved.1 != Dependency::Nothing {
+                depends_on = saved.1;
+            }
+            saved.0
+        });
+        let profile_id = found.or_else(|| result.as_ref().ok().map(|written| written.profile.id));
+        Step::Decided { profile_id, result, depends_on }
+    }
+
+    /// What is to be saved.
+    pub fn into_saving(self) -> Saving {
+        let mut saving = Saving { claims: self.bare_claims, ..Saving::default() };
+        let Self { revised, reported, mut cases, .. } = self;
+        for revised in revised.into_values() {
+            if revised.expected == 0 { saving.created.push(revised) } else { saving.updated.push(revised) }
+        }
+        saving.cases = reported.iter().filter_map(|key| cases.remove(key)).collect();
+        saving
+    }
+
+    fn belongs_into_the_next_group(&self, author: &Author, change: &Change) -> bool {
+        let claimed = |claim| self.claimed.contains(&(author.organization_id, change.rpc.name().to_owned(), claim));
+        change.claim.as_ref().is_some_and(|claim| claimed(claim.request_id.clone()))
+            || target_address(change).into_iter().chain(wanted_addresses(change)).any(|address| {
+                let (column, text) = address;
+                !self.touched.is_empty() && self.touched.contains(&(column.as_str(), text.to_owned()))
+            })
+    }
+
+    /// What there is for this change, with what the changes before it leave.
+    fn loaded(&self, author: &Author, change: &Change) -> Loaded<'_> {
+        let organization = author.organization_id;
+        let key =
+            change.claim.as_ref().map(|claim| (organization, change.rpc.name().to_owned(), claim.request_id.clone()));
+        let claim = key.and_then(|key| self.claims.get(&key));
+        let email = target_address(change).and_then(|(_, email)| self.emails.get(email)).copied();
+        let id = match (&change.target, claim) {
+            (_, Some(claim)) => claim.profile_id,
+            (Target::New(_), None) => None,
+            (Target::Id(id), None) => Some(*id),
+            (Target::Email { .. }, None) => email.map(|(id, _)| id),
+        };
+        let profile = id.and_then(|id| self.profiles.get(&id)).filter(|found| found.organization_id == organization);
+        let mut loaded = Loaded {
+            claim,
+            profile,
+            target_email_organization: email.map(|(_, organization)| organization),
+            ..Loaded::default()
+        };
+        for (column, text) in wanted_addresses(change) {
+            match column {
+                Column::Email => loaded.email_owner = self.emails.get(text).map(|(id, _)| *id),
+                _ => loaded.phone_number_owner = self.phone_numbers.get(text).copied(),
+            }
+        }
+        if let Edit::Case(report) = &change.edit {
+            let key = case_key(report);
+            loaded.case = self.cases.get(&key);
+            loaded.locked_by_another_case = self.locked_elsewhere.contains(&report.profile_id)
+                || self.cases.iter().any(|(other, case)| {
+                    *other != key && case.profile_id == report.profile_id && policy::locks(case.status)
+                });
+        }
+        loaded
+    }
+
+    /// What an earlier change of the group left for this one to see.
+    fn seen(&self, profile: Option<Uuid>, author: &Author, change: &Change) -> Dependency {
+        let reported = match &change.edit {
+            Edit::Case(report) => self.reported.contains(&(author.organization_id, report.case_id.clone())),
+            Edit::Columns(_) => false,
+        };
+        match profile.filter(|id| self.revised.contains_key(id)) {
+            Some(id) => Dependency::Profile(id),
+            None if reported => Dependency::Cases,
+            None => Dependency::Nothing,
+        }
+    }
+
+    /// Keeps what a decision stores for the changes behind it, and answers what it has to be saved with.
+    fn keep(&mut self, decision: Decision, seen: Dependency) -> (Written, Dependency) {
+        let Decision { answer, revision, case, claim } = decision;
+        let mut depends_on = Dependency::Nothing;
+        if let Some(case) = case {
+            depends_on = Dependency::Cases;
+            self.reported.insert(case_key(&case));
+            self.cases.insert(case_key(&case), case);
+        }
+        self.claimed.extend(claim.as_ref().map(claim_key));
+        let id = answer.profile.id;
+        if let Some(revision) = revision {
+            let before = self.profiles.insert(id, revision.profile.clone());
+            self.touch(before.as_ref(), &revision.profile);
+            let expected = before.map_or(0, |before| before.revision);
+            let fresh =
+                || Revised { profile: answer.profile.clone(), expected, history: Vec::new(), claims: Vec::new() };
+            let revised = self.revised.entry(id).or_insert_with(fresh);
+            revised.profile = revision.profile;
+            revised.history.push(revision.history);
+            revised.claims.extend(claim);
+            depends_on = Dependency::Profile(id);
+        } else if let Some(claim) = claim {
+            if let Some(revised) = self.revised.get_mut(&id).filter(|_| seen == Dependency::Profile(id)) {
+                revised.claims.push(claim);
+            } else {
+                self.bare_claims.push(claim);
+                depends_on = Dependency::Claims;
+            }
+        }
+        (answer, depends_on)
+    }
+
+    /// Notes the addresses that a revision takes and gives up.
+    fn touch(&mut self, before: Option<&Model>, after: &Model) {
+        let before = before.map_or((None, None), |before| (before.email.as_ref(), before.phone_number.as_ref()));
+        for (column, old, new) in [
+            (Column::Email, before.0, after.email.as_ref()),
+            (Column::PhoneNumber, before.1, after.phone_number.as_ref()),
+        ] {
+            if old != new {
+                self.touched.extend(old.into_iter().chain(new).map(|text| (column.as_str(), text.clone())));
+            }
+        }
+    }
+}
+
+/// The profile that a change is about, as far as it says so itself.
+pub const fn target_profile(change: &Change) -> Option<Uuid> {
+    match &change.target {
+        Target::Id(id) | Target::New(id) => Some(*id),
+        Target::Email { .. } => None,
+    }
+}
+
+/// The e-mail that says whose profile is changed.
+pub fn target_address(change: &Change) -> Option<(Column, &str)> {
+    match &change.target {
+        Target::Email { email, sent: _ } => Some((Column::Email, email)),
+        Target::New(_) | Target::Id(_) => None,
+    }
+}
+
+/// The e-mail and the phone number that a change sets: each has one owner.
+pub fn wanted_addresses(change: &Change) -> impl Iterator<Item = (Column, &str)> {
+    let columns = match &change.edit {
+        Edit::Columns(columns) => columns.as_slice(),
+        Edit::Case(_) => &[],
+    };
+    columns.iter().filter_map(|(column, value)| match (column, value) {
+        (Column::Email | Column::PhoneNumber, Value::String(Some(text))) => Some((*column, text.as_str())),
+        _ => None,
+    })
+}
+
+fn claim_key(claim: &write_request::Model) -> ClaimKey {
+    (claim.organization_id, claim.rpc.clone(), claim.request_id.clone())
+}
+
+fn case_key(case: &profile_case::Model) -> CaseKey {
+    (case.organization_id, case.case_id.clone())
+}

@@ -1,0 +1,202 @@
+//! A connection of the pool that is kept for statements which follow each other.
+
+use sea_orm::{
+    DbBackend, DbErr, FromQueryResult, QueryResult, Statement, Value,
+    sea_query::ArrayType,
+    sqlx::{
+        self, AssertSqlSafe, Encode, Postgres, Sqlite, Type,
+        pool::PoolConnection,
+        postgres::{PgArguments, PgHasArrayType},
+        sqlite::SqliteArguments,
+    },
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::failure::failure;
+use crate::error::{Error, Result};
+
+/// A connection that belongs to one worker until it is dropped, which gives it back to the pool: unless a statement or a
+/// transaction has not ended, since nobody knows what is still on its way then.
+pub struct PinnedConnection {
+    connection: Option<Connection>,
+    /// Whether a statement or a transaction has begun and not ended.
+    unfinished: bool,
+    in_transaction: bool,
+    /// Keeps writers from taking the connections that readers need.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+pub(super) enum Connection {
+    Postgres(PoolConnection<Postgres>),
+    Sqlite(PoolConnection<Sqlite>),
+}
+
+impl PinnedConnection {
+    pub(super) const fn new(connection: Connection, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self { connection: Some(connection), unfinished: false, in_transaction: false, _permit: permit }
+    }
+
+    /// What the database speaks.
+    pub const fn backend(&self) -> DbBackend {
+        match self.connection {
+            Some(Connection::Sqlite(_)) => DbBackend::Sqlite,
+            Some(Connection::Postgres(_)) | None => DbBackend::Postgres,
+        }
+    }
+
+    /// Whether it is of no use any more: it broke, or a statement was left before its end.
+    pub const fn is_broken(&self) -> bool {
+        self.unfinished
+    }
+
+    /// The rows that a statement answers.
+    pub async fn fetch(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let Statement { sql, values, db_backend: _ } = statement;
+        let values = values.map(|values| values.0).unwrap_or_default();
+        let sql = AssertSqlSafe(sql);
+        self.unfinished = true;
+        let rows = match self.connection.as_mut() {
+            Some(Connection::Postgres(connection)) => {
+                let query = sqlx::query_with(sql, postgres_arguments(values)?);
+                let rows = query.fetch_all(&mut **connection).await;
+                rows.map(|rows| rows.into_iter().map(QueryResult::from).collect())
+            }
+            Some(Connection::Sqlite(connection)) => {
+                let query = sqlx::query_with(sql, sqlite_arguments(values)?);
+                let rows = query.fetch_all(&mut **connection).await;
+                rows.map(|rows| rows.into_iter().map(QueryResult::from).collect())
+            }
+            None => Err(sqlx::Error::PoolClosed),
+        };
+        self.finished(&rows);
+        rows.map_err(failure)
+    }
+
+    /// The rows that a query answers.
+    pub async fn all<M: FromQueryResult>(&mut self, query: Statement) -> Result<Vec<M>> {
+        let rows = self.fetch(query).await?;
+        rows.iter().map(|row| M::from_query_result(row, "").map_err(Error::from)).collect()
+    }
+
+    /// Begins a transaction, which takes SQLite's one writer at once.
+    pub async fn begin(&mut self) -> Result<(), DbErr> {
+        self.in_transaction = true;
+        self.control("BEGIN", "BEGIN IMMEDIATE").await.inspect_err(|_| self.in_transaction = false)
+    }
+
+    /// Commits. Where it fails, the transaction has to be rolled back.
+    pub async fn commit(&mut self) -> Result<(), DbErr> {
+        self.control("COMMIT", "COMMIT").await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    /// Rolls back. Where it fails, the connection will be closed, and the transaction with it.
+    pub async fn rollback(&mut self) {
+        match self.control("ROLLBACK", "ROLLBACK").await {
+            Ok(()) => self.in_transaction = false,
+            Err(error) => tracing::debug!(%error, "a rollback failed"),
+        }
+    }
+
+    async fn control(&mut self, postgres: &'static str, sqlite: &'static str) -> Result<(), DbErr> {
+        self.unfinished = true;
+        let done = match self.connection.as_mut() {
+            Some(Connection::Postgres(connection)) => {
+                sqlx::raw_sql(postgres).execute(&mut **connection).await.map(drop)
+            }
+            Some(Connection::Sqlite(connection)) => sqlx::raw_sql(sqlite).execute(&mut **connection).await.map(drop),
+            None => Err(sqlx::Error::PoolClosed),
+        };
+        self.finished(&done);
+        done.map_err(failure)
+    }
+
+    /// A refusal of the database ends a statement as an answer does; a connection that broke is of no use any more.
+    fn finished<T>(&mut self, answer: &Result<T, sqlx::Error>) {
+        self.unfinished = !matches!(answer, Ok(_) | Err(sqlx::Error::Database(_)));
+    }
+}
+
+impl Drop for PinnedConnection {
+    fn drop(&mut self) {
+        if self.unfinished || self.in_transaction {
+            match self.connection.take() {
+                Some(Connection::Postgres(connection)) => drop(connection.detach()),
+                Some(Connection::Sqlite(connection)) => drop(connection.detach()),
+                None => {}
+            }
+        }
+    }
+}
+
+/// Adds a scalar of any type that the tables have.
+macro_rules! add_scalar {
+    ($arguments:expr, $value:expr) => {
+        match $value {
+            Value::Bool(value) => add($arguments.add(value)),
+            Value::BigInt(value) => add($arguments.add(value)),
+            Value::BigUnsigned(value) => add($arguments.add(value.and_then(|value| i64::try_from(value).ok()))),
+            Value::String(value) => add($arguments.add(value)),
+            Value::Bytes(value) => add($arguments.add(value)),
+            Value::Uuid(value) => add($arguments.add(value)),
+            Value::ChronoDate(value) => add($arguments.add(value)),
+            Value::ChronoDateTimeUtc(value) => add($arguments.add(value)),
+            other => Err(unsupported(&other)),
+        }
+    };
+}
+
+fn sqlite_arguments(values: Vec<Value>) -> Result<SqliteArguments, DbErr> {
+    use sqlx::Arguments as _;
+    let mut arguments = SqliteArguments::default();
+    for value in values {
+        add_scalar!(arguments, value)?;
+    }
+    Ok(arguments)
+}
+
+fn postgres_arguments(values: Vec<Value>) -> Result<PgArguments, DbErr> {
+    use sqlx::Arguments as _;
+    let mut arguments = PgArguments::default();
+    for value in values {
+        match value {
+            Value::Array(kind, Some(values)) => add_array(&mut arguments, &kind, *values)?,
+            value => add_scalar!(arguments, value)?,
+        }
+    }
+    Ok(arguments)
+}
+
+/// Adds an array, whose elements may be NULL: sea-query's own binding panics there.
+fn add_array(arguments: &mut PgArguments, kind: &ArrayType, values: Vec<Value>) -> Result<(), DbErr> {
+    match kind {
+        ArrayType::Bool => elements::<bool>(arguments, values),
+        ArrayType::BigInt => elements::<i64>(arguments, values),
+        ArrayType::String => elements::<String>(arguments, values),
+        ArrayType::Bytes => elements::<Vec<u8>>(arguments, values),
+        ArrayType::Uuid => elements::<uuid::Uuid>(arguments, values),
+        ArrayType::ChronoDate => elements::<chrono::NaiveDate>(arguments, values),
+        ArrayType::ChronoDateTimeUtc => elements::<chrono::DateTime<chrono::Utc>>(arguments, values),
+        _ => Err(DbErr::Type("an array of a type that no column has".to_owned())),
+    }
+}
+
+fn elements<T>(arguments: &mut PgArguments, values: Vec<Value>) -> Result<(), DbErr>
+where
+    Option<T>: sea_orm::sea_query::ValueType,
+    T: for<'q> Encode<'q, Postgres> + Type<Postgres> + PgHasArrayType + Send + 'static,
+{
+    use sqlx::Arguments as _;
+    let elements = values.into_iter().map(<Option<T> as sea_orm::sea_query::ValueType>::try_from);
+    let elements = elements.collect::<Result<Vec<_>, _>>().map_err(|error| DbErr::Type(error.to_string()))?;
+    add(arguments.add(elements))
+}
+
+fn add(added: Result<(), sqlx::error::BoxDynError>) -> Result<(), DbErr> {
+    added.map_err(|error| failure(sqlx::Error::Encode(error)))
+}
+
+fn unsupported(value: &Value) -> DbErr {
+    DbErr::Type(format!("a value of a type that no column has: {:?}", std::mem::discriminant(value)))
+}

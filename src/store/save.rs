@@ -1,0 +1,134 @@
+//! Saves what was decided about profiles: rows with their history and the claims of their request ids.
+//!
+//! On PostgreSQL that is one statement, which saves a row only where nobody has changed it since it was loaded, and leaves
+//! out what somebody else has locked. SQLite has no data-modifying common table expressions, and one writer.
+
+use sea_orm::{DbBackend, EntityTrait, IdenStatic as _, Iterable as _, ModelTrait};
+use uuid::Uuid;
+
+use super::{
+    PinnedConnection,
+    failure::unsaved,
+    rows::{Sql, pieces},
+};
+use crate::{
+    entity::{
+        profile::{self, Column},
+        profile_change, write_request,
+    },
+    error::{Error, Result},
+};
+
+/// Rows of profiles with all that is stored with them.
+pub struct Profiles<'a> {
+    pub profiles: Vec<&'a profile::Model>,
+    /// The revision that each of them had when it was loaded.
+    pub expected: Vec<i64>,
+    pub history: Vec<&'a profile_change::Model>,
+    pub claims: Vec<&'a write_request::Model>,
+}
+
+/// Stores new profiles: all of them or none.
+pub async fn create(connection: &mut PinnedConnection, rows: &Profiles<'_>) -> Result<()> {
+    let Profiles { profiles, expected: _, history, claims } = rows;
+    if connection.backend() == DbBackend::Sqlite {
+        insert::<profile::Entity>(connection, profiles).await?;
+        insert::<profile_change::Entity>(connection, history).await?;
+        return insert::<write_request::Entity>(connection, claims).await;
+    }
+    let mut sql = Sql::new(DbBackend::Postgres);
+    sql.push("WITH n (").columns::<profile::Entity>("").push(") AS (").rows::<profile::Entity>(profiles, None);
+    sql.push("), s AS (INSERT INTO profile (").columns::<profile::Entity>("").push(") SELECT ");
+    sql.columns::<profile::Entity>("").push(" FROM n RETURNING id)");
+    beside(&mut sql, history, claims);
+    connection.fetch(sql.build()).await.map_err(unsaved).map(drop)
+}
+
+/// Stores the new rows of profiles, and answers which of them it has stored: those whose revision was the expected one,
+/// and which nobody else had locked.
+pub async fn update(connection: &mut PinnedConnection, rows: &Profiles<'_>) -> Result<Vec<Uuid>> {
+    let Profiles { profiles, expected, history, claims } = rows;
+    if connection.backend() == DbBackend::Sqlite {
+        let mut updated = Vec::with_capacity(profiles.len());
+        for (profiles, expected) in pieces(profiles).zip(pieces(expected)) {
+            let mut sql = Sql::new(DbBackend::Sqlite);
+            revised(&mut sql, profiles, expected);
+            set(&mut sql, "FROM n WHERE profile.id = n.id AND profile.revision = n.expected");
+            updated.extend(ids(connection, sql).await?);
+        }
+        insert::<profile_change::Entity>(connection, history).await?;
+        insert::<write_request::Entity>(connection, claims).await?;
+        return Ok(updated);
+    }
+    let mut sql = Sql::new(DbBackend::Postgres);
+    revised(&mut sql, profiles, expected);
+    // In the order of ids, or groups of two replicas would deadlock.
+    sql.push(", l AS (SELECT p.id FROM profile p JOIN n ON p.id = n.id AND p.revision = n.expected ");
+    sql.push("ORDER BY p.id FOR UPDATE OF p SKIP LOCKED), s AS (");
+    set(&mut sql, "FROM n JOIN l ON l.id = n.id WHERE profile.id = l.id");
+    sql.push(")");
+    beside(&mut sql, history, claims);
+    ids(connection, sql).await
+}
+
+/// Remembers request ids of writes that store no row: all of them or none.
+pub async fn claim(connection: &mut PinnedConnection, claims: &[&write_request::Model]) -> Result<()> {
+    if connection.backend() == DbBackend::Sqlite {
+        return insert::<write_request::Entity>(connection, claims).await;
+    }
+    let mut sql = Sql::new(DbBackend::Postgres);
+    sql.push("INSERT INTO write_request (").columns::<write_request::Entity>("").push(") ");
+    sql.rows::<write_request::Entity>(claims, None);
+    connection.fetch(sql.build()).await.map_err(unsaved).map(drop)
+}
+
+/// The new rows of profiles, as the source of an update.
+fn revised(sql: &mut Sql, profiles: &[&profile::Model], expected: &[i64]) {
+    sql.push("WITH n (").columns::<profile::Entity>("").push(", expected) AS (");
+    sql.rows::<profile::Entity>(profiles, Some(expected)).push(")");
+}
+
+/// An update of every column from this source, which answers the ids.
+fn set(sql: &mut Sql, source: &str) {
+    sql.push(" UPDATE profile SET ");
+    let columns = Column::iter().map(|column| column.as_str()).filter(|column| *column != Column::Id.as_str());
+    for (n, column) in columns.enumerate() {
+        sql.push(if n == 0 { "" } else { ", " }).push(column).push(" = n.").push(column);
+    }
+    sql.push(" ").push(source).push(" RETURNING profile.id");
+}
+
+/// What is stored beside the profiles `s` that were: their history and their claims.
+fn beside(sql: &mut Sql, history: &[&profile_change::Model], claims: &[&write_request::Model]) {
+    sql.push(", h (").columns::<profile_change::Entity>("").push(") AS (");
+    sql.rows::<profile_change::Entity>(history, None).push("), i AS (INSERT INTO profile_change (");
+    sql.columns::<profile_change::Entity>("").push(") SELECT ").columns::<profile_change::Entity>("h.");
+    sql.push(" FROM h JOIN s ON s.id = h.profile_id)");
+    if !claims.is_empty() {
+        sql.push(", c (").columns::<write_request::Entity>("").push(") AS (");
+        sql.rows::<write_request::Entity>(claims, None).push("), r AS (INSERT INTO write_request (");
+        sql.columns::<write_request::Entity>("").push(") SELECT ").columns::<write_request::Entity>("c.");
+        sql.push(" FROM c JOIN s ON s.id = c.profile_id)");
+    }
+    sql.push(" SELECT id FROM s");
+}
+
+/// The ids that a statement answers.
+async fn ids(connection: &mut PinnedConnection, sql: Sql) -> Result<Vec<Uuid>> {
+    let rows = connection.fetch(sql.build()).await.map_err(unsaved)?;
+    rows.iter().map(|row| row.try_get("", "id").map_err(Error::from)).collect()
+}
+
+/// Inserts rows of any table.
+async fn insert<E: EntityTrait>(connection: &mut PinnedConnection, rows: &[&E::Model]) -> Result<()>
+where
+    E::Model: ModelTrait<Entity = E>,
+{
+    for piece in pieces(rows) {
+        let mut sql = Sql::new(DbBackend::Sqlite);
+        sql.push("INSERT INTO ").push(E::default().table_name()).push(" (").columns::<E>("").push(") ");
+        sql.rows::<E>(piece, None);
+        connection.fetch(sql.build()).await.map_err(unsaved)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,543 @@
+//! From a group of changes to their answers: load, decide, save.
+//!
+//! Optimistic, on PostgreSQL: nothing is locked while it is loaded, and one statement saves the rows that nobody has changed
+//! meanwhile. Locked: a transaction around the same steps, its rows locked as they are loaded. That is SQLite's only way,
+//! which has one writer; on PostgreSQL it is the way of reports, and of what another write was in the way of.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use sea_orm::Iterable as _;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::{Pending, blocked};
+use crate::{
+    entity::{profile::Column, profile_case::Status},
+    error::{Error, Result},
+    profile::{
+        change::{Claim, Edit, Target, Written},
+        group::{Dependency, Group, Owner, Revised, Rows, Saving, Step, wanted_addresses},
+        policy,
+    },
+    queue::{Item as _, Lane, Queue, Taken},
+    store::{self, KEPT, PinnedConnection, Store},
+};
+
+/// How many changes are decided and saved together at the most: more would only take longer.
+const LARGEST_GROUP: usize = 32;
+
+/// How long a load without locks may take.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How much longer than its callers a worker waits for a statement that saves: PostgreSQL has ended it by then, unless the
+/// connection is dead.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How long a row's lock is waited for before the profile counts as blocked.
+const BLOCKED_AFTER: Duration = Duration::from_millis(50);
+
+/// How long a change waits before it is tried again where another write is in its way: up to twice as long.
+const BACKOFF: Duration = Duration::from_millis(3);
+
+/// How many connections of the pool may turn out to be broken before a load fails.
+const BROKEN_CONNECTIONS: usize = 16;
+
+/// Carries out one group after the other until the queue ends. A connection is kept while there is work.
+pub async fn work(store: Store, queue: Arc<Queue<Pending>>, lane: Lane, tasks: TaskTracker) {
+    let locks = lane == Lane::Locked || store.writers().locked == 0;
+    let mut worker = Worker { store, queue, lane, locks, connection: None };
+    loop {
+        let next = worker.queue.take(lane, LARGEST_GROUP);
+        let taken = match &worker.connection {
+            None => next.await,
+            Some(_) => match timeout(KEPT, next).await {
+                Ok(taken) => taken,
+                Err(_nobody_came) => {
+                    worker.connection = None;
+                    continue;
+                }
+            },
+        };
+        let Some(Taken { items, held }) = taken else { return };
+        let running = tasks.token();
+        let group = items.into_iter().filter_map(Running::begin).collect();
+        // A panic ends no more than this group.
+        if AssertUnwindSafe(worker.carry_out(group)).catch_unwind().await.is_err() || worker.store.is_wanted() {
+            worker.connection = None;
+        }
+        drop((held, running));
+    }
+}
+
+struct Worker {
+    store: Store,
+    queue: Arc<Queue<Pending>>,
+    lane: Lane,
+    /// Whether it locks rows, in a transaction.
+    locks: bool,
+    connection: Option<PinnedConnection>,
+}
+
+/// A change that is being carried out, with the permit of its call.
+struct Running {
+    pending: Pending,
+    permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Running {
+    /// None where the caller has gone.
+    fn begin(pending: Pending) -> Option<Self> {
+        let permit = pending.permit.upgrade().filter(|_| !pending.answer.is_closed())?;
+        Some(Self { pending, permit })
+    }
+
+    fn answer(self, profile_id: Option<Uuid>, result: Result<Written>) {
+        let Self { pending, permit } = self;
+        drop(permit); // before the answer: whoever has it may call again
+        pending.answer(profile_id, result);
+    }
+}
+
+/// A change that was decided, and what has to be saved for its answer to hold.
+struct Decided {
+    running: Running,
+    profile_id: Option<Uuid>,
+    result: Result<Written>,
+    depends_on: Dependency,
+}
+
+impl Decided {
+    fn answer(self) {
+        let Self { running, profile_id, result, depends_on: _ } = self;
+        running.answer(profile_id, result);
+    }
+
+    fn fail(self, error: Error) {
+        let Self { running, profile_id, result: _, depends_on: _ } = self;
+        let stored = profile_id.filter(|_| !matches!(running.pending.change.target, Target::New(_)));
+        running.answer(stored, Err(error));
+    }
+}
+
+/// What became of the statements that save a group: each is saved as a whole or not at all, but for rows that another
+/// write was faster with.
+struct Saved {
+    created: Result<()>,
+    updated: Result<HashSet<Uuid>>,
+    claims: Result<()>,
+}
+
+impl Worker {
+    /// Carries out a group, and then what could not be part of it.
+    async fn carry_out(&mut self, group: Vec<Running>) {
+        let mut groups = VecDeque::from([group]);
+        while let Some(group) = groups.pop_front() {
+            if group.is_empty() {
+                continue;
+            }
+            if self.locks {
+                groups.extend(self.locked(group).await);
+            } else {
+                groups.extend(self.optimistic(group).await);
+            }
+        }
+    }
+
+    /// Loads, decides and saves without a lock. Answers the groups that are left to do.
+    async fn optimistic(&mut self, group: Vec<Running>) -> Vec<Vec<Running>> {
+        let (mut connection, rows) = match self.load(&group).await {
+            Ok(loaded) => loaded,
+            Err(error) => return unloaded(group, &error),
+        };
+        let alone = group.len() == 1;
+        let (saving, decided, later) = decide(rows, group);
+        let saved = self.save(&mut connection, &saving).await;
+        let created: HashSet<_> = saving.created.iter().map(|revised| revised.profile.id).collect();
+        self.connection = Some(connection);
+        for decided in decided {
+            let saved = match decided.depends_on {
+                Dependency::Nothing | Dependency::Cases => Ok(true),
+                Dependency::Claims => saved.claims.clone().map(|()| true),
+                Dependency::Profile(id) if created.contains(&id) => saved.created.clone().map(|()| true),
+                Dependency::Profile(id) => saved.updated.as_ref().map(|ids| ids.contains(&id)).map_err(Clone::clone),
+            };
+            let claims = decided.running.pending.change.claim.is_some();
+            match saved {
+                Ok(true) => decided.answer(),
+                Err(error @ (Error::OutcomeUnknown(_) | Error::DatabaseUnavailable(_))) => decided.fail(error),
+                // With a claim it may be a repeat whose first call was faster.
+                Err(error @ (Error::EmailInUse | Error::PhoneNumberInUse)) if alone && !claims => decided.fail(error),
+                Ok(false) | Err(_) => self.try_locked(decided),
+            }
+        }
+        vec![later]
+    }
+
+    /// Hands a change that another write was in the way of to the workers that lock its profile.
+    fn try_locked(&self, decided: Decided) {
+        let Decided { running: Running { mut pending, permit }, profile_id, result: _, depends_on: _ } = decided;
+        drop(permit); // a change that waits does not hold it
+        pending.fate.wait_for_others();
+        pending.lane = Lane::Locked;
+        pending.profile = profile_id;
+        if let Err(pending) = self.queue.push(pending) {
+            pending.answer(profile_id, Err(blocked()));
+        }
+    }
+
+    /// Loads with the rows locked, decides, saves and commits. Answers the groups that are left to do.
+    async fn locked(&mut self, group: Vec<Running>) -> Vec<Vec<Running>> {
+        let (mut connection, rows) = match self.load_locked(&group).await {
+            Ok(loaded) => loaded,
+            Err(Error::TransactionConflict { retryable: true, cause }) => {
+                let (overdue, again) = group.into_iter().partition(|running| running.pending.is_overdue());
+                fail(overdue, &Error::TransactionConflict { cause, retryable: true });
+                backoff().await;
+                return vec![again];
+            }
+            Err(error) => return unloaded(group, &error),
+        };
+        let (saving, decided, later) = decide(rows, group);
+        let ended = self.end(&mut connection, &saving).await;
+        if ended.is_err() {
+            connection.rollback().await;
+        }
+        self.connection = Some(connection);
+        let mut left = vec![later];
+        match ended {
+            Ok(()) => decided.into_iter().for_each(Decided::answer),
+            Err(error @ (Error::OutcomeUnknown(_) | Error::DatabaseUnavailable(_))) => {
+                decided.into_iter().for_each(|decided| decided.fail(error.clone()));
+            }
+            Err(error) => {
+                let alone = decided.len() == 1;
+                for decided in decided {
+                    let again = match &error {
+                        Error::TransactionConflict { retryable, .. } => {
+                            *retryable && !decided.running.pending.is_overdue()
+                        }
+                        // With a claim it may be a repeat whose first call was faster.
+                        _ => !self.excludes_others() && decided.running.pending.change.claim.is_some(),
+                    };
+                    if alone && !again {
+                        decided.fail(error.clone());
+                    } else {
+                        decided.running.pending.fate.wait_for_others();
+                        left.push(vec![decided.running]);
+                    }
+                }
+                if alone {
+                    backoff().await;
+                }
+            }
+        }
+        left
+    }
+
+    /// Saves and commits, or rolls back where there is nothing to save.
+    async fn end(&self, connection: &mut PinnedConnection, saving: &Saving) -> Result<()> {
+        let Saving { created, updated, claims, cases } = saving;
+        if created.is_empty() && updated.is_empty() && claims.is_empty() && cases.is_empty() {
+            connection.rollback().await;
+            return Ok(());
+        }
+        let save = async {
+            let Saved { created, updated: ids, claims } = self.save(connection, saving).await;
+            created.and(claims)?;
+            if ids?.len() < updated.len() {
+                return Err(Error::Internal("a locked row was changed by somebody else".to_owned()));
+            }
+            store::case::save(connection, cases).await
+        };
+        // Nothing was committed yet, whatever became of the connection.
+        save.await.map_err(|error| match error {
+            Error::OutcomeUnknown(cause) => Error::DatabaseUnavailable(cause),
+            error => error,
+        })?;
+        let committed = timeout(self.longest(), connection.commit()).await;
+        committed.map_err(|_| late())?.map_err(|error| match Error::from(error) {
+            Error::DatabaseUnavailable(cause) => Error::OutcomeUnknown(cause),
+            error => error,
+        })
+    }
+
+    /// Sends the statements that save.
+    async fn save(&self, connection: &mut PinnedConnection, saving: &Saving) -> Saved {
+        let Saving { created, updated, claims, cases: _ } = saving;
+        let mut saved = Saved { created: Ok(()), updated: Ok(HashSet::new()), claims: Ok(()) };
+        if !created.is_empty() {
+            saved.created = self.answered(store::save::create(connection, &profiles(created))).await;
+        }
+        if !updated.is_empty() {
+            let ids = self.answered(store::save::update(connection, &profiles(updated))).await;
+            saved.updated = ids.map(HashSet::from_iter);
+        }
+        if !claims.is_empty() {
+            let claims: Vec<_> = claims.iter().collect();
+            saved.claims = self.answered(store::save::claim(connection, &claims)).await;
+        }
+        saved
+    }
+
+    /// The answer to a statement that saves, if it comes at all.
+    async fn answered<T>(&self, saving: impl Future<Output = Result<T>>) -> Result<T> {
+        timeout(self.longest(), saving).await.map_err(|_| late())?
+    }
+
+    fn longest(&self) -> Duration {
+        self.store.patience() + GRACE
+    }
+
+    /// Whether no other write can come between a load and its save: SQLite has one writer.
+    fn excludes_others(&self) -> bool {
+        self.lane == Lane::Groups && self.locks
+    }
+
+    /// Loads what a group needs to be decided, from a connection that works.
+    async fn load(&mut self, group: &[Running]) -> Result<(PinnedConnection, Rows)> {
+        for _ in 0..BROKEN_CONNECTIONS {
+            let mut connection = self.connection().await?;
+            let loaded = timeout(LOAD_TIMEOUT, load(&mut connection, group)).await;
+            match loaded.map_err(|_| Error::DatabaseUnavailable("a load was not answered in time".to_owned()))? {
+                Ok(rows) => return Ok((connection, rows)),
+                Err(Error::DatabaseUnavailable(_)) if connection.is_broken() => {}
+                Err(error) => {
+                    self.connection = Some(connection);
+                    return Err(error);
+                }
+            }
+        }
+        Err(Error::DatabaseUnavailable("every connection was broken".to_owned()))
+    }
+
+    /// As `load`, in a transaction and with the group's rows locked.
+    async fn load_locked(&mut self, group: &[Running]) -> Result<(PinnedConnection, Rows)> {
+        for _ in 0..BROKEN_CONNECTIONS {
+            let mut connection = self.connection().await?;
+            let loaded = timeout(self.store.patience(), async {
+                connection.begin().await?;
+                self.waiting_for_the_lock(group, load_in_transaction(&mut connection, group)).await
+            });
+            match loaded.await.map_err(|_| Error::DatabaseUnavailable("no lock came in time".to_owned()))? {
+                Ok(rows) => return Ok((connection, rows)),
+                Err(Error::DatabaseUnavailable(_)) if connection.is_broken() => {}
+                Err(error) => {
+                    connection.rollback().await;
+                    self.connection = Some(connection);
+                    return Err(error);
+                }
+            }
+        }
+        Err(Error::DatabaseUnavailable("every connection was broken".to_owned()))
+    }
+
+    /// Waits for a load. Where it takes long, somebody else has the profile's lock, and few changes may wait for it.
+    async fn waiting_for_the_lock<T>(&self, group: &[Running], load: impl Future<Output = T>) -> T {
+        let mut load = std::pin::pin!(load);
+        if let Ok(loaded) = timeout(BLOCKED_AFTER, &mut load).await {
+            return loaded;
+        }
+        if let (Lane::Locked, [Running { pending, .. }, ..]) = (self.lane, group)
+            && let Some(profile) = pending.profile()
+        {
+            for surplus in self.queue.block(profile) {
+                surplus.answer(Some(profile.1), Err(blocked()));
+            }
+        }
+        load.await
+    }
+
+    async fn connection(&mut self) -> Result<PinnedConnection> {
+        match self.connection.take() {
+            Some(kept) if !kept.is_broken() => Ok(kept),
+            Some(_) | None => self.store.write_connection().await,
+        }
+    }
+}
+
+/// Decides each change whose caller has not given up, in the order of their arrival, and tells those callers who need nothing to
+/// be saved. Answers what is to be saved, the changes that depend on it, and those that belong into the next group.
+fn decide(rows: Rows, running: Vec<Running>) -> (Saving, Vec<Decided>, Vec<Running>) {
+    let mut group = Group::new(rows);
+    let (mut decided, mut later) = (Vec::new(), Vec::new());
+    for running in running {
+        let Pending { author, change, now, fate, .. } = &running.pending;
+        if !fate.send() {
+            continue;
+        }
+        match group.decide(author, change, *now) {
+            Step::Later => {
+                fate.wait();
+                later.push(running);
+            }
+            Step::Decided { result: Err(Error::TransactionConflict { retryable: true, .. }), .. }
+                if !running.pending.is_overdue() =>
+            {
+                fate.wait_for_others();
+                later.push(running);
+            }
+            Step::Decided { profile_id, result, depends_on: Dependency::Nothing } => running.answer(profile_id, result),
+            Step::Decided { profile_id, result, depends_on } => {
+                decided.push(Decided { running, profile_id, result, depends_on });
+            }
+        }
+    }
+    (group.into_saving(), decided, later)
+}
+
+/// Loads what a group needs to be decided, without a lock. A lone change leaves to the unique indexes what only itself can
+/// suffer from.
+async fn load(connection: &mut PinnedConnection, group: &[Running]) -> Result<Rows> {
+    let mut rows = Rows::default();
+    let wanted = Wanted::of(group);
+    if !(wanted.ids.is_empty() && wanted.emails.is_empty()) {
+        rows.profiles = store::profile::load(connection, &wanted.ids, &wanted.emails).await?;
+    }
+    match group {
+        [Running { pending, .. }] if !pending.change.validate_only => {
+            if matches!(pending.change.target, Target::New(_)) {
+                return Ok(rows);
+            }
+        }
+        _ => load_owners(connection, &wanted, &mut rows).await?,
+    }
+    load_claims(connection, &wanted, &mut rows).await?;
+    Ok(rows)
+}
+
+/// Loads what a group needs to be decided, with its profiles locked.
+async fn load_in_transaction(connection: &mut PinnedConnection, group: &[Running]) -> Result<Rows> {
+    let mut rows = Rows::default();
+    let wanted = Wanted::of(group);
+    rows.profiles = store::profile::lock(connection, &wanted.organizations, &wanted.ids, &wanted.emails).await?;
+    load_owners(connection, &wanted, &mut rows).await?;
+    if !wanted.cases.is_empty() {
+        let locking: Vec<_> = Status::iter().filter(|status| policy::locks(*status)).collect();
+        rows.cases = store::case::load(connection, &wanted.cases).await?;
+        rows.locked_elsewhere =
+            store::case::in_status_besides(connection, &wanted.ids, &locking, &wanted.cases).await?;
+    }
+    load_claims(connection, &wanted, &mut rows).await?;
+    Ok(rows)
+}
+
+/// Loads who has the addresses that the group names.
+async fn load_owners(connection: &mut PinnedConnection, wanted: &Wanted, rows: &mut Rows) -> Result<()> {
+    let Wanted { emails, wanted_emails, wanted_phone_numbers, .. } = wanted;
+    let emails = [emails.as_slice(), wanted_emails].concat();
+    if !(emails.is_empty() && wanted_phone_numbers.is_empty()) {
+        let owners = store::profile::owners(connection, &emails, wanted_phone_numbers).await?;
+        rows.owners.extend(owners.into_iter().map(|owner| {
+            let store::profile::Owner { id, organization_id, email, phone_number } = owner;
+            Owner { id, organization_id, email, phone_number }
+        }));
+    }
+    Ok(())
+}
+
+/// Loads the claims last, with the profiles that repeats answer: so a repeat that reads what its first call has changed
+/// finds that call's claim.
+async fn load_claims(connection: &mut PinnedConnection, wanted: &Wanted, rows: &mut Rows) -> Result<()> {
+    if wanted.claims.is_empty() {
+        return Ok(());
+    }
+    rows.claims = store::request::load(connection, &wanted.claims).await?;
+    let repeated: Vec<_> = rows.claims.iter().filter_map(|claim| claim.profile_id).collect();
+    if !repeated.is_empty() {
+        // Also those that are there: they may have been loaded before the first call has changed them.
+        rows.profiles.retain(|profile| !repeated.contains(&profile.id));
+        rows.profiles.extend(store::profile::load(connection, &repeated, &[]).await?);
+    }
+    Ok(())
+}
+
+/// What a group needs to know.
+#[derive(Default)]
+struct Wanted {
+    organizations: Vec<Uuid>,
+    ids: Vec<Uuid>,
+    /// The e-mails that say whose profiles are changed.
+    emails: Vec<String>,
+    wanted_emails: Vec<String>,
+    wanted_phone_numbers: Vec<String>,
+    claims: Vec<store::request::Key>,
+    cases: Vec<store::case::Key>,
+}
+
+impl Wanted {
+    fn of(group: &[Running]) -> Self {
+        let mut wanted = Self::default();
+        for Running { pending: Pending { author, change, .. }, .. } in group {
+            let organization = author.organization_id;
+            wanted.organizations.push(organization);
+            match &change.target {
+                Target::New(_) => {}
+                Target::Id(id) => wanted.ids.push(*id),
+                Target::Email { email, sent: _ } => wanted.emails.push(email.clone()),
+            }
+            for (column, text) in wanted_addresses(change) {
+                match column {
+                    Column::Email => wanted.wanted_emails.push(text.to_owned()),
+                    _ => wanted.wanted_phone_numbers.push(text.to_owned()),
+                }
+            }
+            let key = |claim: &Claim| (organization, change.rpc.name().to_owned(), claim.request_id.clone());
+            wanted.claims.extend(change.claim.as_ref().map(key));
+            if let Edit::Case(report) = &change.edit {
+                wanted.cases.push((organization, report.case_id.clone()));
+            }
+        }
+        wanted.organizations.sort_unstable();
+        wanted.organizations.dedup();
+        wanted.ids.sort_unstable();
+        wanted.ids.dedup();
+        wanted
+    }
+}
+
+/// The rows of profiles as the store takes them.
+fn profiles(revised: &[Revised]) -> store::save::Profiles<'_> {
+    store::save::Profiles {
+        profiles: revised.iter().map(|revised| &revised.profile).collect(),
+        expected: revised.iter().map(|revised| revised.expected).collect(),
+        history: revised.iter().flat_map(|revised| &revised.history).collect(),
+        claims: revised.iter().flat_map(|revised| &revised.claims).collect(),
+    }
+}
+
+/// What is left to do of a group that could not be loaded: a row that cannot be read is the error of its own change alone.
+fn unloaded(group: Vec<Running>, error: &Error) -> Vec<Vec<Running>> {
+    match error {
+        Error::Internal(_) if group.len() > 1 => group.into_iter().map(|running| vec![running]).collect(),
+        _ => {
+            fail(group, error);
+            Vec::new()
+        }
+    }
+}
+
+/// Tells all of them the same.
+fn fail(group: Vec<Running>, error: &Error) {
+    for running in group {
+        let stored = running.pending.profile.filter(|_| matches!(running.pending.change.target, Target::Id(_)));
+        running.answer(stored, Err(error.clone()));
+    }
+}
+
+fn late() -> Error {
+    Error::OutcomeUnknown("the database has not answered in time".to_owned())
+}
+
+async fn backoff() {
+    sleep(BACKOFF.mul_f64(rand::random_range(1.0..2.0))).await;
+}
