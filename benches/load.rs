@@ -29,6 +29,12 @@ const WARM_UP: f64 = 0.1;
 /// Calls at once on one connection that the server takes.
 const STREAMS: usize = 100;
 
+/// The phone numbers of new people are the odd ones of 15 digits: pgbench's have the even ones.
+const FIRST_PHONE_NUMBER: u64 = 100_000_000_000_001;
+const PHONE_NUMBERS: u64 = 450_000_000_000_000;
+/// From one to the next: with no divisor in common with their number, so that all others come before the first again.
+const PHONE_NUMBER_STEP: u64 = 278_115_294_937_453;
+
 #[derive(Args)]
 pub struct LoadArgs {
     /// The server.
@@ -57,6 +63,9 @@ pub struct LoadArgs {
     /// server answers otherwise (a closed loop).
     #[arg(long)]
     rate: Option<f64>,
+    /// Every write has a request id of its own.
+    #[arg(long)]
+    request_ids: bool,
 }
 
 impl LoadArgs {
@@ -93,10 +102,25 @@ impl People {
 struct Caller<'a> {
     call: Call,
     people: &'a People,
+    request_ids: bool,
     random: SmallRng,
+    /// Of the next person who is created.
+    number: u64,
 }
 
-impl Caller<'_> {
+impl<'a> Caller<'a> {
+    fn new(args: &LoadArgs, people: &'a People) -> Self {
+        let mut random = SmallRng::from_rng(&mut rand::rng());
+        let number = random.random_range(0..PHONE_NUMBERS);
+        Self { call: args.call, people, request_ids: args.request_ids, random, number }
+    }
+
+    /// A phone number that nobody has, nowhere near the one before it.
+    fn phone_number(&mut self) -> u64 {
+        self.number = (self.number + PHONE_NUMBER_STEP) % PHONE_NUMBERS;
+        FIRST_PHONE_NUMBER + 2 * self.number
+    }
+
     fn send(&mut self, connection: &mut Connection, due: Instant) {
         let call = match self.call {
             Call::Mixed if self.random.random_ratio(9, 10) => Call::Get,
@@ -106,30 +130,30 @@ impl Caller<'_> {
         let person = self.random.random_range(0..self.people.ids.len());
         let key = &self.people.keys[person % self.people.keys.len()];
         let id = self.people.ids[person].to_string();
-        let number: u64 = self.random.random();
+        let number = self.random.random_range(0..100_000_000);
+        let request_id =
+            if self.request_ids { Uuid::from_u128(self.random.random()).to_string() } else { String::new() };
         match call {
             Call::Get | Call::Mixed => {
                 connection.call("/profiles.v1.ProfileService/GetProfile", key, &pb::GetProfileRequest { id }, due);
             }
             Call::Create => {
-                // Nobody has them yet.
-                let (email, phone) =
-                    (format!("new{number}@example.com"), format!("+9{:014}", number % 100_000_000_000_000));
-                let profile = Some(somebody(&email, &phone));
-                let request = pb::CreateProfileRequest { profile, ..Default::default() };
+                let number = self.phone_number();
+                let profile = Some(somebody(&format!("new{number}@example.com"), &format!("+{number}")));
+                let request = pb::CreateProfileRequest { profile, request_id, ..Default::default() };
                 connection.call("/profiles.v1.ProfileService/CreateProfile", key, &request, due);
             }
             Call::Patch => {
-                let city = Some(format!("City {:08}", number % 100_000_000));
+                let city = Some(format!("City {number:08}"));
                 let profile = Some(pb::Profile { id, city, ..Default::default() });
-                let request = pb::PatchProfileRequest { profile, ..Default::default() };
+                let request = pb::PatchProfileRequest { profile, request_id, ..Default::default() };
                 connection.call("/profiles.v1.ProfileService/PatchProfile", key, &request, due);
             }
             Call::Update => {
                 let email = Some(format!("person{person}@example.com"));
-                let address = Some(format!("{} Analytical Avenue", number % 100_000_000));
+                let address = Some(format!("{number} Analytical Avenue"));
                 let data = Some(pb::Profile { email, address, ..Default::default() });
-                let request = pb::UpdateProfileRequest { data, ..Default::default() };
+                let request = pb::UpdateProfileRequest { data, request_id, ..Default::default() };
                 connection.call("/profiles.v1.ProfileService/UpdateProfile", key, &request, due);
             }
         }
@@ -190,7 +214,7 @@ pub fn run(args: &LoadArgs) -> io::Result<()> {
     let people = People::read(&args.keys, &args.ids)?;
     let started = Instant::now();
     let (warm, until) = (started + args.length().mul_f64(WARM_UP), started + args.length());
-    let caller = || Caller { call: args.call, people: &people, random: SmallRng::from_rng(&mut rand::rng()) };
+    let caller = || Caller::new(args, &people);
     let mut all = Seen::new(warm);
     if let Some(rate) = args.rate {
         open(args, caller(), &mut all, rate, until)?;

@@ -1,6 +1,7 @@
-//! The tools of `scripts/bench`: a load, and servers to compare with.
+//! The tools of `scripts/bench`: a load, servers to compare with, and a way to PostgreSQL that takes longer.
 
 mod load;
+mod proxy;
 mod servers;
 mod wire;
 
@@ -19,12 +20,15 @@ enum Command {
     Load(load::LoadArgs),
     /// Serves what the service is compared with.
     Serve(servers::ServeArgs),
+    /// Stands before PostgreSQL as a network would.
+    Proxy(proxy::ProxyArgs),
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     match Command::parse() {
         Command::Load(args) => load::run(&args)?,
         Command::Serve(args) => servers::run(args)?,
+        Command::Proxy(args) => proxy::run(&args)?,
     }
     std::io::stdout().flush()?;
     Ok(())
