@@ -1,0 +1,55 @@
+"""Two revisions of the service beside each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from pathlib import Path
+
+import people
+from harness import IN_FLIGHT, Bench
+from report import median, ratios, spread
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    call: str
+    on: str = "PostgreSQL"
+    in_flight: int = IN_FLIGHT
+
+    def what(self) -> tuple[str, str, str]:
+        """What counts, its unit, and how it is written: many callers want their calls answered, one wants to wait less."""
+        return ("p50_ms", "p50 ms", ",.2f") if self.in_flight == 1 else ("rate", "calls/s", ",.0f")
+
+
+MEASURES = {
+    **{call: Measure(call) for call in ("get", "create", "patch", "update")},
+    **{f"lone-{call}": Measure(call, in_flight=1) for call in ("create", "patch")},
+    **{f"sqlite-{call}": Measure(call, on="SQLite") for call in ("get", "create", "patch", "update")},
+}
+
+
+def compare(bench: Bench, programs: dict[str, Path], names: list[str], size: int) -> list[str]:
+    """The lines of the report: the first program and its ratio to the second, each with databases of its own."""
+    for number, (side, program) in enumerate(programs.items()):
+        used = {MEASURES[name].on for name in names}
+        if "PostgreSQL" in used:
+            database = people.fill(bench.postgres, program, f"against{number}", size, bench.directory)
+            bench.serve(f"{side}, PostgreSQL", program, database)
+        if "SQLite" in used:
+            database = people.fill_sqlite(program, f"against{number}", size, bench.directory)
+            bench.serve(f"{side}, SQLite", program, database)
+
+    def run(side: str, measure: Measure):
+        return lambda _: bench.load(f"{side}, {measure.on}", measure.call, in_flight=measure.in_flight)
+
+    results = bench.rounds({f"{name}, {side}": run(side, MEASURES[name]) for name in names for side in programs})
+    ours, theirs = programs
+    lines = [f"| | | {ours} | {theirs} | ratio | spread |", "|" + "---|" * 6]
+    for name in names:
+        what, unit, form = MEASURES[name].what()
+        one, other = f"{name}, {ours}", f"{name}, {theirs}"
+        ratio = ratios(results, what, one, other)
+        lines.append(f"| {name} | {unit} | {median(results[one], what, form)} | {median(results[other], what, form)}"
+                     f" | {statistics.median(ratio):.2f} | {spread(ratio):.0%} |")
+    return lines
