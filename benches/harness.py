@@ -26,6 +26,7 @@ class Process:
 
     def __init__(self, name: str, command: list[object], directory: Path) -> None:
         self.log = directory / f"{name}.log"
+        self.log.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([str(part) for part in command], cwd=directory, stderr=log)
         self.address = self._listening()
@@ -93,7 +94,7 @@ class Bench:
             process.stop()
 
     def load(self, server: str, call: str, *, in_flight: int = IN_FLIGHT, rate: float | None = None,
-             request_ids: bool = False, seconds: float | None = None) -> dict:
+             request_ids: bool = False, messages: Path | None = None, seconds: float | None = None) -> dict:
         """Calls the server: as fast as it answers, or so many times a second."""
         process, database = self.processes[server], self.databases[server]
         os.truncate(process.log, 0)
@@ -104,6 +105,8 @@ class Bench:
             command += ["--rate", rate]
         if request_ids:
             command += ["--request-ids"]
+        if messages:
+            command += ["--messages", messages]
         before = process.cpu_seconds(), self.postgres.cpu_seconds()
         resident = []
         with subprocess.Popen([str(part) for part in command], text=True, stdout=subprocess.PIPE) as loading:
@@ -118,9 +121,10 @@ class Bench:
         after = process.cpu_seconds(), self.postgres.cpu_seconds()
         if seen["failed"]:
             raise RuntimeError(f"{seen['failed']} of {seen['calls']} calls failed: {process.end_of_log()}")
-        return {"calls": seen["calls"], "rate": seen["calls"] / seen["seconds"], "p50_ms": seen["p50_ms"],
-                "p99_ms": seen["p99_ms"], "service_us": (after[0] - before[0]) / seen["calls"] * 1e6,
-                "postgres_us": (after[1] - before[1]) / seen["calls"] * 1e6, "resident_mb": statistics.median(resident)}
+        return {"rate": seen["calls"] / seen["seconds"], "p50_ms": seen["p50_ms"], "p99_ms": seen["p99_ms"],
+                "service_us": (after[0] - before[0]) / seen["calls"] * 1e6,
+                "postgres_us": (after[1] - before[1]) / seen["calls"] * 1e6, "resident_mb": statistics.median(resident),
+                "messages": seen["messages"]}
 
     def rounds(self, runs: dict[str, Callable[[dict[str, list[dict]]], dict]]) -> dict[str, list[dict]]:
         """Everything in turns, so that what the machine does besides hits all of it alike. A run may look at those before.

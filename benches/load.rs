@@ -1,7 +1,7 @@
 //! The load: closed loops, which find the greatest rate, or calls by the clock, which find the latency at a rate.
 
 use std::{
-    fs, io,
+    fs, io, mem,
     net::SocketAddr,
     path::{Path, PathBuf},
     thread,
@@ -66,11 +66,19 @@ pub struct LoadArgs {
     /// Every write has a request id of its own.
     #[arg(long)]
     request_ids: bool,
+    /// A file that grows by a byte for each message to PostgreSQL: how many belong to a call, where one is in flight.
+    #[arg(long)]
+    messages: Option<PathBuf>,
 }
 
 impl LoadArgs {
     fn length(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
+    }
+
+    /// How many messages there were so far; none where they are not counted.
+    fn messages(&self) -> io::Result<u64> {
+        self.messages.as_ref().map_or(Ok(0), |file| Ok(fs::metadata(file)?.len()))
     }
 }
 
@@ -184,14 +192,16 @@ struct Seen {
     /// From when on latencies count: before, memory and connections are new to the load and the server.
     warm: Instant,
     latencies: Histogram<u64>,
+    /// Messages to PostgreSQL between two answers.
+    messages: Histogram<u64>,
     calls: u64,
     failed: u64,
 }
 
 impl Seen {
     fn new(warm: Instant) -> Self {
-        let latencies = Histogram::new_with_max(LONGEST_US, 3).expect("three digits are allowed");
-        Self { warm, latencies, calls: 0, failed: 0 }
+        let histogram = || Histogram::new_with_max(LONGEST_US, 3).expect("three digits are allowed");
+        Self { warm, latencies: histogram(), messages: histogram(), calls: 0, failed: 0 }
     }
 
     fn note(&mut self, due: Instant, ok: bool) {
@@ -202,8 +212,9 @@ impl Seen {
         self.failed += u64::from(!ok);
     }
 
-    fn add(&mut self, Self { warm: _, latencies, calls, failed }: Self) {
+    fn add(&mut self, Self { warm: _, latencies, messages, calls, failed }: Self) {
         self.latencies.add(latencies).expect("all count alike");
+        self.messages.add(messages).expect("all count alike");
         self.calls += calls;
         self.failed += failed;
     }
@@ -238,6 +249,7 @@ pub fn run(args: &LoadArgs) -> io::Result<()> {
         "p50_ms": milliseconds(0.5),
         "p99_ms": milliseconds(0.99),
         "max_ms": milliseconds(1.0),
+        "messages": all.messages.value_at_quantile(0.5),
     });
     println!("{result}");
     Ok(())
@@ -245,6 +257,7 @@ pub fn run(args: &LoadArgs) -> io::Result<()> {
 
 /// Keeps a number of calls in flight: each answer is followed by the next call.
 fn closed(args: &LoadArgs, mut caller: Caller<'_>, mut seen: Seen, until: Instant) -> io::Result<Seen> {
+    let mut messages = args.messages()?;
     while Instant::now() < until {
         let mut connection = Connection::open(args.target, true)?;
         for _ in 0..args.in_flight / args.connections {
@@ -257,6 +270,8 @@ fn closed(args: &LoadArgs, mut caller: Caller<'_>, mut seen: Seen, until: Instan
                 seen.note(call.due, call.ok);
                 answered += 1;
             })?;
+            let before = mem::replace(&mut messages, args.messages()?);
+            seen.messages.saturating_record_n(messages - before, answered);
             let now = Instant::now();
             if now < until && !connection.going_away() {
                 for _ in 0..answered {

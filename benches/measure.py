@@ -58,16 +58,13 @@ class Far:
         address = bench.proxy(FAR_MS, self.messages)
         self.database = dataclasses.replace(database, url=database.url.replace(bench.postgres.address, address))
         bench.serve(FAR, program, self.database)
-        # Keys are looked up and statements are prepared once, which no count of messages should have.
+        # Statements are prepared once on each connection, which is no part of a call.
         for call in GROUPED:
             for request_ids in (False, True):
                 self.load(call, request_ids=request_ids)
 
     def load(self, call: str, *, request_ids: bool = False) -> dict:
-        """One call after the other, with the messages to PostgreSQL that one takes."""
-        before = self.messages.stat().st_size
-        seen = self.bench.load(FAR, call, in_flight=1, request_ids=request_ids)
-        return {**seen, "messages": (self.messages.stat().st_size - before) / seen["calls"]}
+        return self.bench.load(FAR, call, in_flight=1, request_ids=request_ids, messages=self.messages)
 
 
 def pgbench(bench: Bench, database: Database, call: str, **options: int):
@@ -145,10 +142,10 @@ def asked_of_writes(results: Results) -> list[Goal]:
 def asked_alone(results: Results) -> list[Goal]:
     far = {call: results[title(FAR, call, 1)] for call in GROUPED}
     return [
-        Goal("CreateProfile alone, messages to PostgreSQL", values(far["create"], "messages"), "1"),
-        Goal("PatchProfile alone, messages to PostgreSQL", values(far["patch"], "messages"), "2"),
+        Goal("CreateProfile alone, messages to PostgreSQL", values(far["create"], "messages"), "<= 1"),
+        Goal("PatchProfile alone, messages to PostgreSQL", values(far["patch"], "messages"), "<= 2"),
         Goal("PatchProfile alone, with a request id, messages to PostgreSQL",
-             values(results[WITH_REQUEST_ID], "messages"), "3"),
+             values(results[WITH_REQUEST_ID], "messages"), "<= 3"),
         Goal(f"CreateProfile alone, PostgreSQL {FAR_MS} ms away, p50 in ms", values(far["create"], "p50_ms"), "<= 2.5"),
         Goal(f"PatchProfile alone, PostgreSQL {FAR_MS} ms away, p50 in ms", values(far["patch"], "p50_ms"), "<= 3.5"),
     ]
@@ -188,6 +185,6 @@ def alone_table(results: Results) -> list[str]:
     lines = [f"| one call after the other | p50 ms | p50 ms, PostgreSQL {FAR_MS} ms away | messages to PostgreSQL |", "|" + "---|" * 4]
     for name, near, far in rows:
         cells = [median(results.get(near, []), "p50_ms", ".2f"), median(results[far], "p50_ms", ".2f"),
-                 median(results[far], "messages", ".2f")]
+                 median(results[far], "messages")]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
