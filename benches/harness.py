@@ -20,6 +20,9 @@ SAMPLE_SECONDS = 0.25
 CONNECTIONS = 4
 IN_FLIGHT = 64
 
+# By what was measured, of each round.
+Results = dict[str, list[dict]]
+
 
 class Process:
     """A program that listens, with its log in a file: what a call costs includes its line in the log."""
@@ -62,7 +65,8 @@ class Process:
 class Bench:
     """What is running, and how long each of it is measured."""
 
-    def __init__(self, tools: Path, postgres: Postgres, directory: Path, *, seconds: float, rounds: int, warm_up: int) -> None:
+    def __init__(self, tools: Path, postgres: Postgres, directory: Path, *, seconds: float, rounds: int,
+                 warm_up: int) -> None:
         self.tools = tools
         self.postgres = postgres
         self.directory = directory
@@ -126,12 +130,12 @@ class Bench:
                 "postgres_us": (after[1] - before[1]) / seen["calls"] * 1e6, "resident_mb": statistics.median(resident),
                 "messages": seen["messages"]}
 
-    def rounds(self, runs: dict[str, Callable[[dict[str, list[dict]]], dict]]) -> dict[str, list[dict]]:
+    def rounds(self, runs: dict[str, Callable[[Results], dict]]) -> Results:
         """Everything in turns, so that what the machine does besides hits all of it alike. A run may look at those before.
 
         Rounds below 0 do not count: PostgreSQL's processes have not seen all of their memory before them.
         """
-        results: dict[str, list[dict]] = {name: [] for name in runs}
+        results: Results = {name: [] for name in runs}
         for number in self.round_numbers:
             for name, run in runs.items():
                 results[name].append(run(results))

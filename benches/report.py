@@ -10,10 +10,10 @@ import re
 import statistics
 from pathlib import Path
 
+from harness import Results
+
 REPORT = Path(__file__).resolve().parents[1] / "docs/benchmarks.md"
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
-
-Results = dict[str, list[dict]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,11 @@ class Goal:
 
 def goals(rows: list[Goal]) -> list[str]:
     lines = ["| | goal | measured | spread | reached |", "|" + "---|" * 5]
-    return lines + [f"| {row.name} | {row.goal} | {statistics.median(row.values):.2f} | {spread(row.values):.0%}"
-                    f" | {row.reached()} |" for row in rows]
+    for row in rows:
+        middle = statistics.median(row.values)
+        shown = format(middle, ",.0f" if middle >= 1000 else ".2f")
+        lines.append(f"| {row.name} | {row.goal} | {shown} | {spread(row.values):.0%} | {row.reached()} |")
+    return lines
 
 
 def values(runs: list[dict], what: str) -> list[float]:
@@ -61,7 +64,8 @@ def spread(seen: list[float]) -> float:
 
 
 def table(results: Results) -> list[str]:
-    lines = ["| | calls/s | spread | p50 ms | p99 ms | CPU us, service | CPU us, PostgreSQL | resident MB |", "|" + "---|" * 8]
+    lines = ["| | calls/s | spread | p50 ms | p99 ms | CPU us, service | CPU us, PostgreSQL | resident MB |",
+             "|" + "---|" * 8]
     for name, runs in results.items():
         cells = [median(runs, "rate"), f"{spread(values(runs, 'rate')):.0%}", median(runs, "p50_ms", ".2f"),
                  median(runs, "p99_ms", ".2f"), median(runs, "service_us", ".1f"), median(runs, "postgres_us", ".1f"),
