@@ -137,6 +137,7 @@ class Bench:
         """
         results: Results = {name: [] for name in runs}
         for number in self.round_numbers:
+            self.postgres.sql("postgres", "CHECKPOINT")  # so that none comes within the round
             for name, run in runs.items():
                 results[name].append(run(results))
                 print(f"round {number}: {name}: {results[name][-1]['rate']:,.0f}/s", flush=True)
