@@ -125,10 +125,11 @@ class Bench:
         after = process.cpu_seconds(), self.postgres.cpu_seconds()
         if seen["failed"]:
             raise RuntimeError(f"{seen['failed']} of {seen['calls']} calls failed: {process.end_of_log()}")
+        counted = {"messages": seen["messages"]} if messages else {}
         return {"rate": seen["calls"] / seen["seconds"], "p50_ms": seen["p50_ms"], "p99_ms": seen["p99_ms"],
                 "service_us": (after[0] - before[0]) / seen["calls"] * 1e6,
                 "postgres_us": (after[1] - before[1]) / seen["calls"] * 1e6, "resident_mb": statistics.median(resident),
-                "messages": seen["messages"]}
+                **counted}
 
     def rounds(self, runs: dict[str, Callable[[Results], dict]]) -> Results:
         """Everything in turns, so that what the machine does besides hits all of it alike. A run may look at those before.

@@ -249,7 +249,7 @@ pub fn run(args: &LoadArgs) -> io::Result<()> {
         "p50_ms": milliseconds(0.5),
         "p99_ms": milliseconds(0.99),
         "max_ms": milliseconds(1.0),
-        "messages": all.messages.value_at_quantile(0.5),
+        "messages": args.messages.is_some().then(|| all.messages.value_at_quantile(0.5)),
     });
     println!("{result}");
     Ok(())
