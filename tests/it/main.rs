@@ -13,6 +13,7 @@ mod cutoff;
 mod deadline;
 mod drain;
 mod gateway;
+mod group;
 mod history;
 mod input;
 mod keys;
