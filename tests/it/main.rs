@@ -26,6 +26,7 @@ mod reads;
 mod repeat;
 mod replace;
 mod replicas;
+mod structure;
 mod support;
 mod update;
 mod walk;
