@@ -26,5 +26,6 @@ mod repeat;
 mod replace;
 mod replicas;
 mod support;
+mod text;
 mod update;
 mod walk;
