@@ -46,12 +46,14 @@ fn is_visible(c: char) -> bool {
 
 /// Why no text may hold this character, if none may.
 fn refusal(c: char) -> Option<Rule> {
-    match c {
-        '\u{2028}' | '\u{2029}' => Some(Rule::Separator),
-        c if c.is_control() => Some(Rule::Control),
-        c if c.is_ascii() => None,
-        c if BidiControl::for_char(c) => Some(Rule::BidiControl),
-        c if NoncharacterCodePoint::for_char(c) => Some(Rule::Noncharacter),
+    if c.is_ascii() {
+        return c.is_ascii_control().then_some(Rule::Control);
+    }
+    match GeneralCategory::for_char(c) {
+        GeneralCategory::Control => Some(Rule::Control),
+        GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator => Some(Rule::Separator),
+        GeneralCategory::Format if BidiControl::for_char(c) => Some(Rule::BidiControl),
+        GeneralCategory::Unassigned if NoncharacterCodePoint::for_char(c) => Some(Rule::Noncharacter),
         _ => None,
     }
 }
@@ -95,7 +97,7 @@ fn limited<const MAX: usize>(text: &str, refusal: impl Fn(char) -> Option<Rule>)
     if let Some(rule) = text.chars().find_map(refusal) {
         return Err(rule);
     }
-    let selectors = text.chars().filter(|c| !c.is_ascii() && VariationSelector::for_char(*c)).count();
+    let selectors = if text.is_ascii() { 0 } else { text.chars().filter(|c| VariationSelector::for_char(*c)).count() };
     let characters = text.chars().count() - selectors;
     if characters > MAX {
         Err(Rule::Length(MAX))
