@@ -22,8 +22,11 @@ pub enum Error {
     InvalidMessage,
     #[error("{}", sentence(.0))]
     InvalidFields(Vec<Violation>),
-    #[error("The update mask must be empty, or `*` alone, or name fields that can be changed: {0}.")]
-    InvalidUpdateMask(String),
+    #[error(
+        "The update mask cannot have {refused}. It must be empty, or `*` alone, or name fields that can be changed: \
+         {mutable}."
+    )]
+    InvalidUpdateMask { refused: String, mutable: String },
     #[error("The page token is not one of this profile's list. Start again without one.")]
     InvalidPageToken,
     #[error("The request id has been used with another request. Use a new one.")]

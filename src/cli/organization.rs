@@ -59,7 +59,7 @@ pub async fn create(store: &Store, name: &str) -> Result<Option<Uuid>, Failure> 
 
 /// A name for an organization or a key.
 pub fn checked_name(name: &str) -> Result<String, Failure> {
-    match value::clean(name).as_str() {
+    match &*value::clean(name) {
         "" => Err(Failure::usage("a name is required")),
         name => value::name(name).map_err(|rule| Failure::usage(format!("the name {rule}"))),
     }

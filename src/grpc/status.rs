@@ -8,6 +8,7 @@ use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt
 use crate::{
     error::{Error, Violation},
     telemetry,
+    value::Rule,
 };
 
 /// The domain of every reason.
@@ -21,7 +22,7 @@ const fn code(error: &Error) -> (Code, &'static str) {
     match error {
         Error::InvalidMessage => (Code::InvalidArgument, "INVALID_MESSAGE"),
         Error::InvalidFields(_) => (Code::InvalidArgument, "INVALID_FIELDS"),
-        Error::InvalidUpdateMask(_) => (Code::InvalidArgument, "INVALID_UPDATE_MASK"),
+        Error::InvalidUpdateMask { .. } => (Code::InvalidArgument, "INVALID_UPDATE_MASK"),
         Error::InvalidPageToken => (Code::InvalidArgument, "INVALID_PAGE_TOKEN"),
         Error::RequestIdReused => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
         Error::ApiKeyMissing => (Code::Unauthenticated, "API_KEY_MISSING"),
@@ -84,8 +85,44 @@ impl From<Error> for Status {
     }
 }
 
-fn field_violation(violation: &Violation) -> FieldViolation {
-    FieldViolation::new(&violation.field, violation.rule.to_string())
+fn field_violation(Violation { field, rule }: &Violation) -> FieldViolation {
+    FieldViolation {
+        field: field.clone(),
+        description: rule.to_string(),
+        reason: field_reason(*rule).to_owned(),
+        localized_message: None,
+    }
+}
+
+/// The stable reason of a violation. The comments of `profile_service.proto` list them all.
+const fn field_reason(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Required | Rule::EmailOrPhone => "REQUIRED",
+        Rule::Length(_) => "TOO_LONG",
+        Rule::Selectors => "TOO_MANY_VARIATION_SELECTORS",
+        Rule::Control => "CONTROL_CHARACTER",
+        Rule::Separator => "SEPARATOR",
+        Rule::BidiControl => "BIDIRECTIONAL_CONTROL",
+        Rule::Noncharacter => "NONCHARACTER",
+        Rule::Email => "INVALID_EMAIL",
+        Rule::EmailDomain => "INVALID_EMAIL_DOMAIN",
+        Rule::DateOfBirth => "INVALID_DATE_OF_BIRTH",
+        Rule::Gender => "INVALID_GENDER",
+        Rule::PhoneNumber => "INVALID_PHONE_NUMBER",
+        Rule::TrunkZero => "TRUNK_ZERO",
+        Rule::State => "INVALID_STATE",
+        Rule::Country => "INVALID_COUNTRY",
+        Rule::PostalCode => "INVALID_POSTAL_CODE",
+        Rule::Uuid => "INVALID_UUID",
+        Rule::Etag => "INVALID_ETAG",
+        Rule::Action => "INVALID_ACTION",
+        Rule::Role => "INVALID_ROLE",
+        Rule::CaseStatus => "INVALID_CASE_STATUS",
+        Rule::Time => "INVALID_TIME",
+        Rule::TimeAhead => "TIME_AHEAD",
+        Rule::Negative => "NEGATIVE",
+        Rule::OutputOnly => "OUTPUT_ONLY",
+    }
 }
 
 fn locked_violation(field: &String) -> PreconditionViolation {
@@ -94,11 +131,16 @@ fn locked_violation(field: &String) -> PreconditionViolation {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+    use sea_orm::Iterable as _;
     use secrecy::SecretString;
     use uuid::Uuid;
 
     use super::*;
-    use crate::{scope::Scope, value::Rule};
+    use crate::{grpc::pb, scope::Scope};
 
     /// Every error as its caller reads it: a changed word of the contract is a changed line.
     #[test]
@@ -108,7 +150,7 @@ mod tests {
         let errors = [
             Error::InvalidMessage,
             Error::InvalidFields(vec![Violation { field: "profile.dob".to_owned(), rule: Rule::DateOfBirth }]),
-            Error::InvalidUpdateMask("first_name, email".to_owned()),
+            Error::InvalidUpdateMask { refused: "`role`".to_owned(), mutable: "first_name, email".to_owned() },
             Error::InvalidPageToken,
             Error::RequestIdReused,
             Error::ApiKeyMissing,
@@ -133,8 +175,8 @@ mod tests {
         let table: Vec<_> = errors.map(|error| line(&Status::from(error))).into();
         insta::assert_snapshot!(table.join("\n"), @r"
     InvalidArgument INVALID_MESSAGE [] The request is not a readable message of this method.
-    InvalidArgument INVALID_FIELDS [BadRequest] Invalid fields: profile.dob must be a real date in the form YYYY-MM-DD, not before 1900-01-01 and not in the future.
-    InvalidArgument INVALID_UPDATE_MASK [] The update mask must be empty, or `*` alone, or name fields that can be changed: first_name, email.
+    InvalidArgument INVALID_FIELDS [BadRequest] Invalid fields: profile.dob must be a real date in the form YYYY-MM-DD, such as 1995-10-01, not before 1900-01-01 and not in the future.
+    InvalidArgument INVALID_UPDATE_MASK [] The update mask cannot have `role`. It must be empty, or `*` alone, or name fields that can be changed: first_name, email.
     InvalidArgument INVALID_PAGE_TOKEN [] The page token is not one of this profile's list. Start again without one.
     InvalidArgument REQUEST_ID_REUSED [] The request id has been used with another request. Use a new one.
     Unauthenticated API_KEY_MISSING [] An API key is required: send it as cv-api-key, or as a bearer token in authorization.
@@ -156,6 +198,53 @@ mod tests {
     Unavailable OUTCOME_UNKNOWN [] The write may have been made or not. Repeat it with the same request id.
     Internal INTERNAL [] The service failed; the fault is on its side and in its log.
     ");
+    }
+
+    /// Every rule as its caller reads it.
+    #[test]
+    fn every_violation_has_its_reason_and_sentence() {
+        let table: Vec<_> = Rule::iter().map(|rule| format!("{} {rule}", field_reason(rule))).collect();
+        insta::assert_snapshot!(table.join("\n"), @r"
+    REQUIRED is required
+    TOO_LONG must be at most 0 characters
+    TOO_MANY_VARIATION_SELECTORS must not have more variation selectors than characters
+    CONTROL_CHARACTER must not contain control characters
+    SEPARATOR must not contain the separators U+2028 and U+2029
+    BIDIRECTIONAL_CONTROL must not contain bidirectional controls, U+202A to U+202E and U+2066 to U+2069
+    NONCHARACTER must not contain noncharacters, such as U+FFFF
+    INVALID_EMAIL must be a plain ASCII e-mail address of at most 254 characters, such as name@example.com, without a display name or a quoted local part
+    INVALID_EMAIL_DOMAIN must have a host name after the @, such as example.com: two labels or more of ASCII letters, digits and inner hyphens, each of at most 63 characters, the last not all digits
+    INVALID_DATE_OF_BIRTH must be a real date in the form YYYY-MM-DD, such as 1995-10-01, not before 1900-01-01 and not in the future
+    INVALID_GENDER must be MALE, FEMALE, OTHER, or GENDER_UNSPECIFIED to clear it
+    INVALID_PHONE_NUMBER must be an E.164 number, such as +15551234567: + and 2 to 15 digits, the first of them not 0
+    TRUNK_ZERO must be without the trunk zero (0), which is dialed inside the country only: +442079460958, not +44 (0)20 7946 0958
+    INVALID_STATE must be two letters, such as NY
+    INVALID_COUNTRY must be an assigned ISO 3166-1 alpha-2 code, such as US
+    INVALID_POSTAL_CODE must be 1 to 12 digits, such as 01010
+    INVALID_UUID must be a UUID in its hyphenated form, such as 01890000-0000-7000-8000-000000000000
+    INVALID_ETAG must be an etag as answered, with its quotes
+    INVALID_ACTION must be UPDATE_PROFILE
+    INVALID_ROLE must be USER, PROVIDER, SUPPORT or ADMIN
+    INVALID_CASE_STATUS must be OPEN, ASSIGNED, IN_PROGRESS, APPROVED, REJECTED, NO_DECISION or CANCELLED
+    INVALID_TIME must be a time between the years 1 and 9999
+    TIME_AHEAD must not be more than 5 minutes ahead of the server's clock
+    REQUIRED is required, or phone_number
+    NEGATIVE must not be negative
+    OUTPUT_ONLY is output only
+    ");
+    }
+
+    #[test]
+    fn the_contract_lists_the_reasons_of_all_violations_and_no_other() {
+        let contract = FileDescriptorSet::decode(pb::DESCRIPTORS).expect("descriptors");
+        let comments =
+            contract.file.iter().filter_map(|file| file.source_code_info.as_ref()).flat_map(|info| &info.location);
+        let listed: BTreeSet<_> = comments
+            .flat_map(|location| location.leading_comments().lines())
+            .filter_map(|line| line.strip_prefix(" - `")?.split_once('`'))
+            .map(|(reason, _)| reason)
+            .collect();
+        assert_eq!(listed, Rule::iter().map(field_reason).collect());
     }
 
     fn line(status: &Status) -> String {

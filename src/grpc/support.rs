@@ -94,7 +94,7 @@ impl Page {
             size => size.min(LARGEST_PAGE),
         };
         let page = input.finish(Self { id, below: i64::MAX, size })?;
-        match value::clean(&page_token).as_str() {
+        match &*value::clean(&page_token) {
             "" => Ok(page),
             token => Ok(Self { below: page_start(token, id)?, ..page }),
         }

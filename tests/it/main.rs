@@ -28,5 +28,6 @@ mod replace;
 mod replicas;
 mod structure;
 mod support;
+mod text;
 mod update;
 mod walk;

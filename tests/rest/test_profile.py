@@ -168,6 +168,14 @@ def test_if_match_is_one_etag_and_the_bodys_if_that_has_one(north, header, etag,
     assert (answer.status_code, answer.json()["message"]) == (400, message)
 
 
+@pytest.mark.parametrize(
+    ("header", "status", "told"), [('W/"1"', 412, "ETAG_MISMATCH"), ("1", 400, "INVALID_FIELDS")]
+)
+def test_a_weak_etag_is_never_current_and_one_without_quotes_is_none(north, header, status, told):
+    answer = north.patch(f"/profile/{north.person()['id']}", json={"city": "Rome"}, headers={"if-match": header})
+    assert (answer.status_code, reason(answer)) == (status, told)
+
+
 def test_a_repeat_with_its_request_id_creates_one_profile(north, email):
     body = {"firstName": "Ada", "lastName": "Byron", "email": email}
     first, second = (north.post("/profile", params={"requestId": f"r {email}"}, json=body) for _ in range(2))
