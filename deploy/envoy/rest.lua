@@ -223,21 +223,21 @@ end
 
 -- Requests --------------------------------------------------------------------------------------------------------
 
--- What a value of this kind must be, if it is not.
-local function mistake(kind, value)
+-- What a value of this kind must be, if it is not, and the reason of the violation.
+local function mistake(name, kind, value)
   if type(kind) == "table" then
-    for _, name in ipairs(kind) do
-      if name == value then
+    for _, word in ipairs(kind) do
+      if word == value then
         return nil
       end
     end
-    return "must be " .. table.concat(kind, " or ")
+    return "must be " .. table.concat(kind, " or "), "INVALID_" .. name:upper()
   elseif kind == "boolean" then
-    return type(value) ~= "boolean" and "must be true or false"
+    return type(value) ~= "boolean" and "must be true or false", "INVALID_TYPE"
   elseif kind == "string" or kind == "output" then
-    return type(value) ~= "string" and "must be a string"
+    return type(value) ~= "string" and "must be a string", "INVALID_TYPE"
   end
-  return type(value) ~= "table" and "must be an object"
+  return type(value) ~= "table" and "must be an object", "INVALID_TYPE"
 end
 
 local function instead_of_null(name, kind)
@@ -254,6 +254,7 @@ local function understood(members, message, prefix, is_patch, violations)
     local name, value = names.aliases[member.name] or member.name, member.value
     local kind = names.messages[message][name]
     local field = prefix .. shown(member.name, "a field")
+    local problem, reason = mistake(name, kind, value)
     if not kind then
       violate(violations, field, "UNKNOWN", "is not known")
     elseif seen[name] then
@@ -262,8 +263,8 @@ local function understood(members, message, prefix, is_patch, violations)
       if is_patch and kind ~= "output" then
         violate(violations, field, "NULL", instead_of_null(name, kind))
       end
-    elseif mistake(kind, value) then
-      violate(violations, field, "WRONG_TYPE", mistake(kind, value))
+    elseif problem then
+      violate(violations, field, reason, problem)
       values[name] = false
     elseif type(value) == "table" then
       values[name] = understood(value, kind, field .. ".", is_patch, violations)
@@ -288,9 +289,9 @@ local function parameters(query, allowed, violations)
     elseif seen[name] then
       violate(violations, parameter, "DUPLICATE", "is there twice")
     elseif not value then
-      violate(violations, parameter, "WRONG_TYPE", "is not well formed")
-    elseif kind == "boolean" and mistake(kind, LITERALS[value]) then
-      violate(violations, parameter, "WRONG_TYPE", mistake(kind, LITERALS[value]))
+      violate(violations, parameter, "INVALID_TYPE", "is not well formed")
+    elseif kind == "boolean" and value ~= "true" and value ~= "false" then
+      violate(violations, parameter, "INVALID_TYPE", "must be true or false")
     end
     values[name], seen[name] = value, true
   end
@@ -302,7 +303,7 @@ local function condition_into(profile, headers, creates, violations)
   local etag, absent = headers:get("if-match"), headers:get("if-none-match")
   -- An empty etag would be no condition to the service.
   if headers:getNumValues("if-match") > 1 or etag and (etag:find(",") or not etag:find("[!-~]")) then
-    violate(violations, "If-Match", "WRONG_TYPE", "must be one etag")
+    violate(violations, "If-Match", "INVALID_CONDITION", "must be one etag")
   elseif etag and etag ~= "*" then
     if profile.etag and profile.etag ~= etag then
       violate(violations, "If-Match", "MISMATCH", "is not the etag of the body")
@@ -310,7 +311,7 @@ local function condition_into(profile, headers, creates, violations)
     profile.etag = etag
   end
   if absent and absent ~= "*" then
-    violate(violations, "If-None-Match", "WRONG_TYPE", "must be *")
+    violate(violations, "If-None-Match", "INVALID_CONDITION", "must be *")
   elseif absent and not creates then
     -- The service says what comes first: that there is no such profile, or that there is one.
     profile.etag = NO_ETAG

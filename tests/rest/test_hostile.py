@@ -194,6 +194,25 @@ def test_query_headers_and_body_are_judged_together(raw, query, headers, body, p
     assert (status, refused(answer)) == (400, f"Invalid fields: {problems}.")
 
 
+def test_every_violation_has_a_reason(raw):
+    body = {"city": 1, "id": "y", "gender": "male", "x": 1, "postalCode": "1", "postal_code": "2", "state": None}
+    headers = [*JSON.items(), ("if-match", ""), ("if-none-match", "x")]
+    status, _, answer = raw("PATCH", "/profile/x?validateOnly=1", json.dumps(body).encode(), headers)
+    assert status == 400
+    violations = answer["details"][1]["fieldViolations"]
+    assert [(violation["field"], violation["reason"]) for violation in violations] == [
+        ("validateOnly", "INVALID_TYPE"),
+        ("city", "INVALID_TYPE"),
+        ("gender", "INVALID_GENDER"),
+        ("x", "UNKNOWN"),
+        ("postal_code", "DUPLICATE"),
+        ("state", "NULL"),
+        ("id", "MISMATCH"),
+        ("If-Match", "INVALID_CONDITION"),
+        ("If-None-Match", "INVALID_CONDITION"),
+    ]
+
+
 def test_what_is_told_at_once_is_bounded(raw):
     body = json.dumps({f"a{number}": number for number in range(3000)}).encode()
     status, _, answer = raw("POST", "/profile", body, JSON.items())
