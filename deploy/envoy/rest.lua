@@ -32,13 +32,16 @@ local NO_ETAG = '"none"'
 
 local NO_JSON = "The body must be application/json in UTF-8 without an encoding."
 
--- Ends a request with an answer of ours. No value of a request may be in the message.
-local function refuse(message, reason, status, code)
+-- Ends a request with an answer of ours, 400 with INVALID_MESSAGE unless `more` says otherwise. No value of a request
+-- may be in the message.
+local function refuse(message, more)
+  more = more or {}
   error({
     message = message,
-    reason = reason or "INVALID_MESSAGE",
-    status = status or "400",
-    code = code or INVALID_ARGUMENT,
+    reason = more.reason or "INVALID_MESSAGE",
+    status = more.status or "400",
+    code = more.code or INVALID_ARGUMENT,
+    violations = more.violations,
   }, 0)
 end
 
@@ -50,7 +53,7 @@ local function refuse_violations(violations)
   end
   if #parts > 0 then
     local message = "Invalid fields: " .. table.concat(parts, "; ") .. "."
-    error({ message = message, reason = "INVALID_FIELDS", status = "400", code = INVALID_ARGUMENT, violations = violations }, 0)
+    refuse(message, { reason = "INVALID_FIELDS", violations = violations })
   end
 end
 
@@ -350,11 +353,11 @@ end
 -- The body for the transcoder, and whether the request may be repeated.
 local function request_body(rpc, route, headers, text)
   if #text > LARGEST_BODY then
-    refuse("The body is larger than 64 KiB.", "MESSAGE_TOO_LARGE", "413", OUT_OF_RANGE)
+    refuse("The body is larger than 64 KiB.", { reason = "MESSAGE_TOO_LARGE", status = "413", code = OUT_OF_RANGE })
   elseif not route.message and text ~= "" then
     refuse("This request has no body.")
   elseif route.message and not is_json(headers) then
-    refuse(NO_JSON, "INVALID_MESSAGE", "415")
+    refuse(NO_JSON, { status = "415" })
   elseif route.message and text == "" then
     refuse("A body is required.")
   end

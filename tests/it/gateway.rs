@@ -121,7 +121,7 @@ fn is_mask(field: &FieldDescriptor) -> bool {
     matches!(field.kind(), Kind::Message(message) if message.name() == "FieldMask")
 }
 
-/// What the filter must know of a field: its type, the names of its values (the empty one first), or that it is ignored.
+/// What the filter must know of a field: its type, the names of its values, the empty one first, or that it is ignored.
 fn kind(field: &FieldDescriptor) -> String {
     match field.kind() {
         _ if is_output(field) => quoted("output"),

@@ -105,7 +105,9 @@ class Gateway(Process):
 
     def _listening(self) -> tuple[str, str] | None:
         self.alive()
-        line = re.search(r"^the gateway listens on (\S+), its admin interface on (\S+)\n", self.log_file.read_text(), re.M)
+        line = re.search(
+            r"^the gateway listens on (\S+), its admin interface on (\S+)\n", self.log_file.read_text(), re.M
+        )
         return line and line.groups()
 
     def admin(self, path: str) -> requests.Response:

@@ -23,7 +23,9 @@ UPDATE = {"action": "UPDATE_PROFILE", "data": {"email": "ada@example.com"}}
 @pytest.fixture(scope="module")
 def before_upstream(tmp_path_factory):
     upstream = Upstream()  # on 127.0.0.1 alone, which is not the only address of the name
-    gateway = Gateway([upstream.address.replace("127.0.0.1", "localhost")], tmp_path_factory.mktemp("gateway") / "gateway.log")
+    gateway = Gateway(
+        [upstream.address.replace("127.0.0.1", "localhost")], tmp_path_factory.mktemp("gateway") / "gateway.log"
+    )
     with contextlib.closing(upstream), running(gateway):
         gateway.reaches_a_service()
         yield upstream, Client(gateway.url, None), gateway

@@ -14,7 +14,10 @@ from program import until
 JSON = {"content-type": "application/json"}
 SECRET = "Marylebone"  # a value that no answer may show
 MASKS = [
-    *(("updateMask", mask) for mask in ("", ",", "*", "*,", "city", "city,state", "City", "first_name", "state%2Ccity")),
+    *(
+        ("updateMask", mask)
+        for mask in ("", ",", "*", "*,", "city", "city,state", "City", "first_name", "state%2Ccity")
+    ),
     ("update_mask", "state"),
 ]
 ODD = [
@@ -63,7 +66,7 @@ def raw(world, north):
 
 def refused(body):
     """The message of a Status of the gateway's, whose details say the same."""
-    assert list(body) == ["code", "message", "details"]
+    assert sorted(body) == ["code", "details", "message"]
     info, *further = body["details"]
     assert info.pop("@type") == "type.googleapis.com/google.rpc.ErrorInfo" and info["domain"] == "profile-service"
     if info["reason"] != "INVALID_FIELDS":
@@ -183,9 +186,24 @@ def test_all_fields_that_are_wrong_are_named_and_their_values_are_not(raw, body,
 @pytest.mark.parametrize(
     ("query", "headers", "body", "problems"),
     [
-        ("nothing=1&validateOnly=x", [], {"city": 1}, "nothing is not a known parameter; validateOnly must be true or false; city must be a string"),
-        ("", [("if-match", '"1", "2"')], {"id": "y", "city": 1}, "city must be a string; id is not the path's; If-Match must be one etag"),
-        ("requestId=%ff", [("if-none-match", '"1"')], {"etag": 1}, "requestId is not well formed; etag must be a string; If-None-Match must be *"),
+        (
+            "nothing=1&validateOnly=x",
+            [],
+            {"city": 1},
+            "nothing is not a known parameter; validateOnly must be true or false; city must be a string",
+        ),
+        (
+            "",
+            [("if-match", '"1", "2"')],
+            {"id": "y", "city": 1},
+            "city must be a string; id is not the path's; If-Match must be one etag",
+        ),
+        (
+            "requestId=%ff",
+            [("if-none-match", '"1"')],
+            {"etag": 1},
+            "requestId is not well formed; etag must be a string; If-None-Match must be *",
+        ),
     ],
 )
 def test_query_headers_and_body_are_judged_together(raw, query, headers, body, problems):
@@ -426,14 +444,15 @@ def test_what_envoy_passes_is_not_too_much_for_the_service(raw, north):
 
 @pytest.mark.parametrize("connection", ["Upgrade", "upgrade", "keep-alive, Upgrade", "Upgrade, HTTP2-Settings"])
 @pytest.mark.parametrize(
-    "upgrade", ["TLS/1.2", "tls/1.2", "TLS/1.3, TLS/1.2", "TLS/1.0", "h2c", "HTTP/2.0", "h2c, TLS/1.2", "websocket", "x/1"]
+    "upgrade",
+    ["TLS/1.2", "tls/1.2", "TLS/1.3, TLS/1.2", "TLS/1.0", "h2c", "HTTP/2.0", "h2c, TLS/1.2", "websocket", "x/1"],
 )
 def test_an_upgrade_is_ignored_and_no_address_comes_back(raw, north, connection, upgrade):
     ada = north.person()
     offer = [("connection", connection), ("upgrade", upgrade), ("http2-settings", "AAMAAABkAAQCAAAAAAIAAAAA")]
     status, headers, answer = raw("GET", f"/profile/{ada['id']}", None, [*offer, ("x-request-id", "ada@example.com")])
     assert (status, answer) == (200, ada)
-    assert "ada" not in str(headers) and "upgrade" not in headers
+    assert "example.com" not in str(headers) and "upgrade" not in headers
     status, _, answer = raw("PATCH", f"/profile/{ada['id']}", b'{"city":"Rome"}', [*offer, *JSON.items()])
     assert (status, answer["city"]) == (200, "Rome")
 
@@ -476,7 +495,11 @@ def test_a_foreign_key_and_a_key_without_the_scope_change_nothing(north, south, 
 
 
 def test_headers_are_bounded(raw):
-    for headers in [[("x-padding", "x" * 20000)], [("x-padding", "x" * 13000)], [(f"x-{number}", "1") for number in range(100)]]:
+    for headers in [
+        [("x-padding", "x" * 20000)],
+        [("x-padding", "x" * 13000)],
+        [(f"x-{number}", "1") for number in range(100)],
+    ]:
         status, _, answer = raw("GET", "/profile/x", None, headers)
         assert (status, answer) == (431, {"code": 3, "message": "The headers are too large."})
 

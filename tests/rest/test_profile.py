@@ -102,7 +102,11 @@ KEPT = "must not be null: leave it out to keep it"
 @pytest.mark.parametrize(
     ("field", "problem"),
     [
-        *((name, CLEARED) for name in MASTER | {"email": "", "phoneNumber": ""} if name not in ("firstName", "lastName", "gender")),
+        *(
+            (name, CLEARED)
+            for name in MASTER | {"email": "", "phoneNumber": ""}
+            if name not in ("firstName", "lastName", "gender")
+        ),
         *((name, KEPT) for name in ("firstName", "lastName", "id", "etag")),
         ("gender", CLEARED.replace('""', '"GENDER_UNSPECIFIED"')),
         ("phone_number", CLEARED),
@@ -277,7 +281,12 @@ def test_401_says_how_to_authenticate(world, key):
 
 
 def test_only_401_says_how_to_authenticate(north):
-    for answer in [north.get(f"/profile/{NOBODY}"), north.get("/profile/x"), north.get("/nothing"), north.put("/profile")]:
+    for answer in [
+        north.get(f"/profile/{NOBODY}"),
+        north.get("/profile/x"),
+        north.get("/nothing"),
+        north.put("/profile"),
+    ]:
         assert answer.status_code in (400, 404, 405) and "www-authenticate" not in answer.headers
 
 
