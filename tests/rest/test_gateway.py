@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import signal
+import socket
+import struct
 import threading
 import time
 from pathlib import Path
@@ -268,6 +271,41 @@ def test_of_two_replicas_one_may_stop_under_load_and_no_call_fails(how, request_
         failed = [line for line in gateway.log() if line.get("status", 0) >= 500]
         assert not failed
         assert (set(load.answers), code) == ({201, 200}, 0 if how == signal.SIGTERM else -how)
+
+
+def test_callers_who_cancel_end_nobody_elses_call(new_world):
+    key = new_world.database.key("north", "profiles.read", "profiles.write")
+    client = new_world.client(key)
+    people = [client.person() for _ in range(4)]
+    get = f"GET /profile/{people[0]['id']} HTTP/1.1\r\nhost: x\r\ncv-api-key: {key}\r\n\r\n".encode()
+    answers, cancelled, stopped = [], [], threading.Event()
+
+    def cancel(number: int) -> None:
+        after = random.Random(number)
+        while not stopped.wait(0.03):
+            with socket.create_connection(("127.0.0.1", new_world.gateway.port)) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+                connection.sendall(get)
+                stopped.wait(after.uniform(0, 0.004))
+            cancelled.append(number)
+
+    def change(number: int) -> None:  # a write without a request id, which the gateway does not send again
+        other = new_world.client(key)
+        while not stopped.is_set():
+            answer = other.patch(f"/profile/{people[number]['id']}", json={"city": str(len(answers))})
+            answers.append((answer.status_code, answer.text if answer.status_code != 200 else ""))
+
+    threads = [threading.Thread(target=cancel, args=[number]) for number in range(12)]
+    threads += [threading.Thread(target=change, args=[number]) for number in range(4)]
+    try:
+        for thread in threads:
+            thread.start()
+        until(lambda: len(cancelled) >= 2000 and len(answers) >= 20, "there is no progress")
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+    assert set(answers) == {(200, "")}
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
