@@ -79,9 +79,12 @@ def test_what_was_answered_can_be_sent_back(north, email):
     assert north.update(user).json()["data"]["user"] == user
 
 
-def test_a_user_that_does_not_exist(north):
-    answer = north.update({"email": "Nobody@example.com", "city": "Rome"})
-    assert failure(answer) == (400, "User Nobody@example.com does not exist")
+@pytest.mark.parametrize(
+    "nobody", ["Nobody@example.com", "first_name@example.com", "profile.first_name.x_y@example.com"]
+)
+def test_a_user_that_does_not_exist(north, nobody):
+    answer = north.update({"email": nobody, "city": "Rome"})
+    assert failure(answer) == (400, f"User {nobody} does not exist")
 
 
 def test_a_user_of_another_organization(north, south, email):
