@@ -14,7 +14,6 @@ mod rows;
 pub mod save;
 
 use std::{
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -197,7 +196,8 @@ impl Drop for Waiting<'_> {
 async fn acquire<D: Database>(pool: &Pool<D>) -> Result<PoolConnection<D>> {
     let acquired = timeout(ACQUIRE_TIMEOUT, async {
         loop {
-            let mut acquiring = pin!(timeout(ACQUIRE_TRY, pool.acquire()));
+            let mut acquiring = Box::pin(timeout(ACQUIRE_TRY, pool.acquire())); // sqlx's way to a connection is large
+
             loop {
                 tokio::select! {
                     biased;

@@ -217,7 +217,9 @@ impl Worker {
         match ended {
             Ok(()) => decided.into_iter().for_each(Decided::answer),
             Err(error @ (Error::OutcomeUnknown(_) | Error::DatabaseUnavailable(_))) => {
-                decided.into_iter().for_each(|decided| decided.fail(error.clone()));
+                for decided in decided {
+                    decided.fail(error.clone());
+                }
             }
             Err(error) => {
                 let alone = decided.len() == 1;
@@ -276,10 +278,10 @@ impl Worker {
         let Saving { created, updated, claims, cases: _ } = saving;
         let mut saved = Saved { created: Ok(()), updated: Ok(HashSet::new()), claims: Ok(()) };
         if !created.is_empty() {
-            saved.created = self.answered(store::save::create(connection, &profiles(created))).await;
+            saved.created = self.answered(store::save::create(connection, &rows(created))).await;
         }
         if !updated.is_empty() {
-            let ids = self.answered(store::save::update(connection, &profiles(updated))).await;
+            let ids = self.answered(store::save::update(connection, &rows(updated))).await;
             saved.updated = ids.map(HashSet::from_iter);
         }
         if !claims.is_empty() {
@@ -433,10 +435,10 @@ async fn load_in_transaction(connection: &mut PinnedConnection, group: &[Running
 
 /// Loads who has the addresses that the group names.
 async fn load_owners(connection: &mut PinnedConnection, wanted: &Wanted, rows: &mut Rows) -> Result<()> {
-    let Wanted { emails, wanted_emails, wanted_phone_numbers, .. } = wanted;
-    let emails = [emails.as_slice(), wanted_emails].concat();
-    if !(emails.is_empty() && wanted_phone_numbers.is_empty()) {
-        let owners = store::profile::owners(connection, &emails, wanted_phone_numbers).await?;
+    let Wanted { emails, set_emails, set_phone_numbers, .. } = wanted;
+    let emails = [emails.as_slice(), set_emails].concat();
+    if !(emails.is_empty() && set_phone_numbers.is_empty()) {
+        let owners = store::profile::owners(connection, &emails, set_phone_numbers).await?;
         rows.owners.extend(owners.into_iter().map(|owner| {
             let store::profile::Owner { id, organization_id, email, phone_number } = owner;
             Owner { id, organization_id, email, phone_number }
@@ -468,8 +470,9 @@ struct Wanted {
     ids: Vec<Uuid>,
     /// The e-mails that say whose profiles are changed.
     emails: Vec<String>,
-    wanted_emails: Vec<String>,
-    wanted_phone_numbers: Vec<String>,
+    /// What the changes set: each has one owner.
+    set_emails: Vec<String>,
+    set_phone_numbers: Vec<String>,
     claims: Vec<store::request::Key>,
     cases: Vec<store::case::Key>,
 }
@@ -487,8 +490,8 @@ impl Wanted {
             }
             for (column, text) in wanted_addresses(change) {
                 match column {
-                    Column::Email => wanted.wanted_emails.push(text.to_owned()),
-                    _ => wanted.wanted_phone_numbers.push(text.to_owned()),
+                    Column::Email => wanted.set_emails.push(text.to_owned()),
+                    _ => wanted.set_phone_numbers.push(text.to_owned()),
                 }
             }
             let key = |claim: &Claim| (organization, change.rpc.name().to_owned(), claim.request_id.clone());
@@ -506,8 +509,8 @@ impl Wanted {
 }
 
 /// The rows of profiles as the store takes them.
-fn profiles(revised: &[Revised]) -> store::save::Profiles<'_> {
-    store::save::Profiles {
+fn rows(revised: &[Revised]) -> store::save::Rows<'_> {
+    store::save::Rows {
         profiles: revised.iter().map(|revised| &revised.profile).collect(),
         expected: revised.iter().map(|revised| revised.expected).collect(),
         history: revised.iter().flat_map(|revised| &revised.history).collect(),

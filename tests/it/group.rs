@@ -268,7 +268,7 @@ fn any_call() -> impl Strategy<Value = Call> {
 /// The organization of each of the three people that there are.
 const OWNERS: [usize; 3] = [0, 0, 1];
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Person {
     organization: usize,
     revision: u64,
@@ -302,7 +302,7 @@ impl Model {
             Call::Report { .. } => None,
         };
         if let Some((earlier, person)) = claim.and_then(|claim| self.claims.get(&claim)) {
-            return if earlier == call { Ok(self.people[person].clone()) } else { Err("REQUEST_ID_REUSED") };
+            return if earlier == call { Ok(self.people[person]) } else { Err("REQUEST_ID_REUSED") };
         }
         let (key, person) = self.change(number, call)?;
         if let Some(claim) = claim {
@@ -317,11 +317,11 @@ impl Model {
                 let key = 100 + number;
                 let person = Person { organization, revision: 1, email, phone, ..Person::default() };
                 self.free(key, &person, &Person::default())?;
-                self.people.insert(key, person.clone());
+                self.people.insert(key, person);
                 Ok((key, person))
             }
             Call::Patch { organization, person: key, city, email, phone, name, etag, request: _, validate_only } => {
-                let before = self.people[&key].clone();
+                let before = self.people[&key];
                 if before.organization != organization {
                     return Err("PROFILE_NOT_FOUND");
                 }
@@ -333,7 +333,7 @@ impl Model {
                     email: email.or(before.email),
                     phone: phone.or(before.phone),
                     name: name.or(before.name),
-                    ..before.clone()
+                    ..before
                 };
                 if before.locked && after.name != before.name {
                     return Err("DEMOGRAPHICS_LOCKED");
@@ -350,7 +350,7 @@ impl Model {
                 if person.organization != organization {
                     return Err("USER_NOT_IN_ORGANIZATION");
                 }
-                let (key, person) = (*key, Person { city: Some(city), ..person.clone() });
+                let (key, person) = (*key, Person { city: Some(city), ..*person });
                 Ok((key, self.keep(key, person)))
             }
             Call::Report { person: key, case, locks, time } => {
@@ -360,7 +360,7 @@ impl Model {
                 }
                 stored.1 = stored.1.max((time, locks));
                 let locked = self.cases.values().any(|(person, (_, locks))| *person == key && *locks);
-                let person = Person { locked, ..self.people[&key].clone() };
+                let person = Person { locked, ..self.people[&key] };
                 Ok((key, self.keep(key, person)))
             }
         }
@@ -386,7 +386,7 @@ impl Model {
         let before = &self.people[&key];
         let changed = after != *before;
         let after = Person { revision: before.revision + u64::from(changed), ..after };
-        self.people.insert(key, after.clone());
+        self.people.insert(key, after);
         after
     }
 

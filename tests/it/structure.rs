@@ -79,13 +79,13 @@ fn arrows() -> BTreeMap<Module, BTreeSet<Module>> {
         let text = fs::read_to_string(&path).expect("a source file");
         let mut names = Names { module: module.clone(), found: Vec::new() };
         names.visit_file(&syn::parse_file(&text).expect("Rust"));
-        let named = names.found.into_iter().filter_map(|mut path| {
+        let targets = names.found.into_iter().filter_map(|mut path| {
             while !modules.contains(&path) {
                 path.pop()?;
             }
             (path != module).then_some(path)
         });
-        (module.clone(), named.collect())
+        (module.clone(), targets.collect())
     });
     arrows.collect()
 }
