@@ -18,10 +18,10 @@ use crate::error::Result;
 
 /// How long a write may take on PostgreSQL, from its arrival on: longer than a lock is waited for, and then the database
 /// is frozen or has more to do than it can.
-const POSTGRES_WRITE: Duration = Duration::from_millis(2500);
+const POSTGRES_WRITE_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// How long a write may take on SQLite, which is a file and never away: its deadline comes before.
-const SQLITE_WRITE: Duration = Duration::from_mins(1);
+const SQLITE_WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// SQLite connections that read.
 const SQLITE_READERS: u32 = 4;
@@ -94,17 +94,17 @@ impl Store {
     pub async fn connect(url: &DatabaseUrl, connections: u32) -> Result<Self> {
         let file = url.is_file();
         let url = url.url.expose_secret();
-        let (reader, writer, writers, patience, permits) = if file {
+        let (reader, writer, writers, write_timeout, permits) = if file {
             let writer = Database::connect(sqlite(url, 1, "off")).await?;
             let reader = Database::connect(sqlite(url, SQLITE_READERS, "on")).await?;
-            (reader, writer, Writers { groups: 1, locked: 0 }, SQLITE_WRITE, 1)
+            (reader, writer, Writers { groups: 1, locked: 0 }, SQLITE_WRITE_TIMEOUT, 1)
         } else {
             let pool = Database::connect(postgres(url, connections)).await?;
             let (writers, permits) = writers(connections as usize);
-            (pool.clone(), pool, writers, POSTGRES_WRITE, permits)
+            (pool.clone(), pool, writers, POSTGRES_WRITE_TIMEOUT, permits)
         };
         let (write_permits, waiting) = (Arc::new(Semaphore::new(permits)), Arc::default());
-        Ok(Self { reader, writer, write_permits, writers, patience, waiting })
+        Ok(Self { reader, writer, write_permits, writers, write_timeout, waiting })
     }
 }
 

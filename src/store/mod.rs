@@ -67,7 +67,7 @@ pub struct Store {
     /// The connections that writes may take, so that reads always find one.
     write_permits: Arc<Semaphore>,
     writers: Writers,
-    patience: Duration,
+    write_timeout: Duration,
     /// Who waits for a connection.
     waiting: Arc<AtomicUsize>,
 }
@@ -88,8 +88,8 @@ impl Store {
     }
 
     /// How long a write may take, from its arrival on.
-    pub(crate) const fn patience(&self) -> Duration {
-        self.patience
+    pub(crate) const fn write_timeout(&self) -> Duration {
+        self.write_timeout
     }
 
     /// What the database speaks.
@@ -167,8 +167,8 @@ impl Store {
 
     /// Closes the connections, so that SQLite folds its log into the file.
     pub(crate) async fn close(self) {
-        for door in [self.reader, self.writer] {
-            if let Err(error) = door.close().await {
+        for pool in [self.reader, self.writer] {
+            if let Err(error) = pool.close().await {
                 tracing::warn!(%error, "closing the database failed");
             }
         }

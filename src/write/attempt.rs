@@ -187,7 +187,7 @@ impl Worker {
     fn try_locked(&self, decided: Decided) {
         let Decided { running: Running { mut pending, permit }, profile_id, result: _, depends_on: _ } = decided;
         drop(permit); // a change that waits does not hold it
-        pending.fate.wait_for_others();
+        pending.state.wait_for_others();
         pending.lane = Lane::Locked;
         pending.profile = profile_id;
         if let Err(pending) = self.queue.push(pending) {
@@ -234,7 +234,7 @@ impl Worker {
                     if alone && !again {
                         decided.fail(error.clone());
                     } else {
-                        decided.running.pending.fate.wait_for_others();
+                        decided.running.pending.state.wait_for_others();
                         left.push(vec![decided.running]);
                     }
                 }
@@ -255,10 +255,11 @@ impl Worker {
         }
         let save = async {
             let Saved { created, updated: ids, claims } = self.save(connection, saving).await;
-            created.and(claims)?;
+            created?;
             if ids?.len() < updated.len() {
                 return Err(Error::Internal("a locked row was changed by somebody else".to_owned()));
             }
+            claims?;
             store::case::save(connection, cases).await
         };
         // Nothing was committed yet, whatever became of the connection.
@@ -273,18 +274,22 @@ impl Worker {
         })
     }
 
-    /// Sends the statements that save.
+    /// Sends the statements that save. What comes after a lost answer is not sent.
     async fn save(&self, connection: &mut PinnedConnection, saving: &Saving) -> Saved {
         let Saving { created, updated, claims, cases: _ } = saving;
         let mut saved = Saved { created: Ok(()), updated: Ok(HashSet::new()), claims: Ok(()) };
         if !created.is_empty() {
             saved.created = self.answered(store::save::create(connection, &rows(created))).await;
         }
-        if !updated.is_empty() {
+        if connection.is_broken() {
+            saved.updated = Err(unsent());
+        } else if !updated.is_empty() {
             let ids = self.answered(store::save::update(connection, &rows(updated))).await;
             saved.updated = ids.map(HashSet::from_iter);
         }
-        if !claims.is_empty() {
+        if connection.is_broken() {
+            saved.claims = Err(unsent());
+        } else if !claims.is_empty() {
             let claims: Vec<_> = claims.iter().collect();
             saved.claims = self.answered(store::save::claim(connection, &claims)).await;
         }
@@ -297,7 +302,7 @@ impl Worker {
     }
 
     fn longest(&self) -> Duration {
-        self.store.patience() + GRACE
+        self.store.write_timeout() + GRACE
     }
 
     /// Whether no other write can come between a load and its save: SQLite has one writer.
@@ -326,7 +331,7 @@ impl Worker {
     async fn load_locked(&mut self, group: &[Running]) -> Result<(PinnedConnection, Rows)> {
         for _ in 0..BROKEN_CONNECTIONS {
             let mut connection = self.connection().await?;
-            let loaded = timeout(self.store.patience(), async {
+            let loaded = timeout(self.store.write_timeout(), async {
                 connection.begin().await?;
                 self.waiting_for_the_lock(group, load_in_transaction(&mut connection, group)).await
             });
@@ -373,19 +378,19 @@ fn decide(rows: Rows, running: Vec<Running>) -> (Saving, Vec<Decided>, Vec<Runni
     let mut group = Group::new(rows);
     let (mut decided, mut later) = (Vec::new(), Vec::new());
     for running in running {
-        let Pending { author, change, now, fate, .. } = &running.pending;
-        if !fate.send() {
+        let Pending { author, change, now, state, .. } = &running.pending;
+        if !state.send() {
             continue;
         }
         match group.decide(author, change, *now) {
             Step::Later => {
-                fate.wait();
+                state.wait();
                 later.push(running);
             }
             Step::Decided { result: Err(Error::TransactionConflict { retryable: true, .. }), .. }
                 if !running.pending.is_overdue() =>
             {
-                fate.wait_for_others();
+                state.wait_for_others();
                 later.push(running);
             }
             Step::Decided { profile_id, result, depends_on: Dependency::Nothing } => running.answer(profile_id, result),
@@ -539,6 +544,10 @@ fn fail(group: Vec<Running>, error: &Error) {
 
 fn late() -> Error {
     Error::OutcomeUnknown("the database has not answered in time".to_owned())
+}
+
+fn unsent() -> Error {
+    Error::DatabaseUnavailable("the connection broke before the write was sent".to_owned())
 }
 
 async fn backoff() {
