@@ -10,7 +10,7 @@ use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use serde_json::{Value as Json, json};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::harness::{Client, Database, Service, client, program};
+use crate::harness::{Client, Database, Service, client, program, until};
 
 #[test]
 fn what_goes_wrong_at_the_start_is_one_sentence_and_an_exit_code() {
@@ -144,7 +144,7 @@ async fn a_signal_is_heard_while_another_program_brings_the_schema_up_to_date() 
     let starting = starting.spawn().expect("a program");
     let waiting = "SELECT COUNT(*) AS number FROM pg_stat_activity \
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while database.number(waiting).await == 0 {}
+    until("it waits", async || database.number(waiting).await > 0).await;
     let kill = format!("kill -TERM {}", starting.id());
     assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
     let output = starting.wait_with_output().expect("an end");
