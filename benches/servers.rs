@@ -37,7 +37,7 @@ enum Kind {
 
 /// Serves on a free port, which the log tells, until SIGTERM.
 pub fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
-    profile_service::start_logging();
+    let _log = profile_service::start_logging();
     tokio::runtime::Runtime::new()?.block_on(serve(args))
 }
 

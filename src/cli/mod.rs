@@ -10,7 +10,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::database::DatabaseArgs;
-use crate::{error::Error, telemetry};
+use crate::{
+    error::Error,
+    telemetry::{self, Log},
+};
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PROFILE_COMMIT"), ")");
 
@@ -69,10 +72,10 @@ impl From<Error> for Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     let Cli { serve, command } = Cli::parse();
-    telemetry::start();
+    let log = telemetry::start();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return end(Err(Failure::failed(format!("cannot start threads: {error}")))),
+        Err(error) => return end(&log, Err(Failure::failed(format!("cannot start threads: {error}")))),
     };
     let done = runtime.block_on(async {
         match command.unwrap_or(Command::Serve(serve)) {
@@ -83,14 +86,14 @@ pub fn main() -> ExitCode {
         }
     });
     runtime.shutdown_background(); // a second signal waits for nothing
-    end(done)
+    end(&log, done)
 }
 
-fn end(done: Result<(), Failure>) -> ExitCode {
+fn end(log: &Log, done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { sentence, code }) => {
-            eprintln!("profile-service: {sentence}");
+            log.say(&format!("profile-service: {sentence}"));
             ExitCode::from(code)
         }
     }
