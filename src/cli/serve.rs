@@ -1,20 +1,21 @@
 //! `serve`.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use clap::Args;
 use tokio::{
-    net::{TcpListener, TcpSocket},
+    net::{TcpListener, TcpSocket, lookup_host},
     signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, database::DatabaseArgs, key, organization};
+use super::{Failure, database::DatabaseArgs, duration, key, organization, print_and_commit};
 use crate::{
+    clock,
     read::Batches,
     scope::Scope,
     server::{Drained, Limits, Server},
-    store::Store,
+    store::{self, Store},
 };
 
 /// The organization and the key of a first start on the embedded database.
@@ -26,9 +27,9 @@ const BACKLOG: u32 = 1024;
 /// How to serve.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// The address to listen on; port 0 takes a free one, which the log tells.
-    #[arg(long, env = "PROFILE_LISTEN", default_value = "127.0.0.1:50051")]
-    listen: SocketAddr,
+    /// The address to listen on, or a name, which may stand for several; port 0 takes a free one, which the log tells.
+    #[arg(long, env = "PROFILE_LISTEN", default_value = "127.0.0.1:50051", value_parser = host_and_port)]
+    listen: String,
 
     #[command(flatten)]
     database: DatabaseArgs,
@@ -42,30 +43,27 @@ pub struct ServeArgs {
     max_connections: u16,
 
     /// The age at which a connection is ended once its calls are, a tenth more or less, such as 5m.
-    #[arg(long, env = "PROFILE_MAX_CONNECTION_AGE", default_value = "5m")]
-    max_connection_age: humantime::Duration,
+    #[arg(long, env = "PROFILE_MAX_CONNECTION_AGE", default_value = "5m", value_parser = duration::connection_age)]
+    max_connection_age: Duration,
 
     /// How long calls in flight may take to end after SIGTERM or Ctrl-C, such as 10s.
-    #[arg(long, env = "PROFILE_DRAIN_TIMEOUT", default_value = "10s")]
-    drain_timeout: humantime::Duration,
+    #[arg(long, env = "PROFILE_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration::drain)]
+    drain_timeout: Duration,
 }
 
 /// Serves until SIGTERM or Ctrl-C, then drains. A second signal ends the program at once.
 pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
-    let listener = listen(args.listen);
-    let listener = listener.map_err(|error| Failure::failed(format!("cannot listen on {}: {error}", args.listen)))?;
-    let address =
-        listener.local_addr().map_err(|error| Failure::failed(format!("the port has no address: {error}")))?;
     let opening = async {
-        let store = args.database.open().await?;
+        let (listeners, addresses) = listen(&args.listen).await?;
+        let store = args.database.open_or_create().await?;
         if args.database.is_default() {
-            greet(&store, address).await?;
+            greet(&store, addresses[0]).await?;
         }
-        Ok::<_, Failure>(store)
+        Ok::<_, Failure>((listeners, addresses, store))
     };
-    let store = tokio::select! {
-        store = opening => store?,
+    let (listeners, addresses, store) = tokio::select! {
+        opened = opening => opened?,
         () = signals.next() => return Err(Failure::failed("stopped by a signal before it served")),
     };
 
@@ -74,11 +72,14 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         in_flight: args.max_in_flight.into(),
         reads: Batches::default(),
         connections: args.max_connections.into(),
-        connection_age: *args.max_connection_age,
-        drain: *args.drain_timeout,
+        connection_age: args.max_connection_age,
+        drain: args.drain_timeout,
     };
-    let serving = Server::new(listener, store, limits).run(stop.clone());
-    tracing::info!(%address, version = super::VERSION, "listening");
+    let serving = Server::new(listeners, store, limits).run(stop.clone());
+    let database = args.database.url()?;
+    for address in addresses {
+        tracing::info!(%address, %database, version = super::VERSION, "listening");
+    }
     tokio::select! {
         ended = serving => match ended {
             Ok(Drained::Whole) => tracing::info!("drained"),
@@ -90,8 +91,40 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Takes an address or a name, with a port.
+fn host_and_port(text: &str) -> Result<String, &'static str> {
+    let name =
+        text.rsplit_once(':').filter(|(name, port)| !name.contains([':', '/', '@']) && port.parse::<u16>().is_ok());
+    let valid = text.parse::<SocketAddr>().is_ok() || name.is_some_and(|(name, _)| !name.is_empty());
+    if valid { Ok(text.to_owned()) } else { Err("it must be ADDRESS:PORT or NAME:PORT") }
+}
+
+/// Listens on every address that the name stands for and this machine has, all on one port. There is at least one.
+async fn listen(name: &str) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
+    let failed = |error: io::Error| Failure::failed(format!("cannot listen on {name}: {error}"));
+    let (mut listeners, mut bound) = (Vec::new(), Vec::<SocketAddr>::new());
+    let mut absent = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for mut address in lookup_host(name).await.map_err(failed)? {
+        if let (0, Some(first)) = (address.port(), bound.first()) {
+            address.set_port(first.port());
+        }
+        match bind(address) {
+            Ok(listener) => {
+                bound.push(listener.local_addr().map_err(failed)?);
+                listeners.push(listener);
+            }
+            // A name such as localhost may stand for an address of IPv6 where the machine has none.
+            Err(error) if matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported) => {
+                absent = error;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    if listeners.is_empty() { Err(failed(absent)) } else { Ok((listeners, bound)) }
+}
+
 /// Listens with a queue that a burst of connections does not overflow.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -100,16 +133,25 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// The first start on the embedded database makes an organization and a key, and shows how to use them.
 async fn greet(store: &Store, address: SocketAddr) -> Result<(), Failure> {
-    if !crate::store::organization::list(store.reader()).await?.is_empty() {
+    if !store::organization::list(store.reader()).await?.is_empty() {
         return Ok(());
     }
-    if let Some(organization) = organization::create(store, DEMO).await? {
-        let key = key::create(store, organization, DEMO.to_owned(), &Scope::ALL, None).await?;
-        println!("First start: here is the organization {DEMO:?} with a key, which is shown only now:\n");
-        println!("  {key}\n\nTry it:\n");
-        println!("  grpcurl -plaintext -H 'cv-api-key: {key}' \\");
-        println!("    -d '{{\"profile\": {{\"first_name\": \"John\", \"last_name\": \"Doe\"}}}}' \\");
-        println!("    {address} profiles.v1.ProfileService/CreateProfile\n");
+    let tx = store.begin().await?;
+    if let Some(organization) = organization::create(&tx, DEMO).await? {
+        let key = key::create(&tx, organization, DEMO.to_owned(), key::joined(&Scope::ALL), None, clock::now()).await?;
+        let greeting = format!(
+            "First start: here is the organization {DEMO:?} with a key, which is shown only now:
+
+  {key}
+
+Try it in a second terminal:
+
+  grpcurl -plaintext -H 'cv-api-key: {key}' \\
+    -d '{{\"profile\": {{\"first_name\": \"John\", \"last_name\": \"Doe\"}}}}' \\
+    {address} profiles.v1.ProfileService/CreateProfile
+"
+        );
+        print_and_commit(tx, greeting).await?;
     }
     Ok(())
 }

@@ -33,33 +33,43 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long after its age a connection that does not end by itself is cut: one whose peer reads no answers, say.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Accepts at most `max` connections at once until `stop` is cancelled, and then closes the port. A connection older
+/// Accepts at most `max` connections at once until `stop` is cancelled, and then closes the ports. A connection older
 /// than `age` is cut if it has not ended by itself soon after.
 pub fn accept(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     max: usize,
     age: Duration,
-    stop: CancellationToken,
+    stop: &CancellationToken,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (opened, connections) = mpsc::channel(1);
     let permits = Arc::new(Semaphore::new(max));
-    tokio::spawn(stop.run_until_cancelled_owned(async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    // A peer too many is closed at once: waiting would look like a service that hangs.
-                    if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-                        tokio::spawn(open(stream, permit, age + GRACE, opened.clone()));
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    sleep(PAUSE).await;
+    for listener in listeners {
+        let accepting = accept_on(listener, Arc::clone(&permits), age + GRACE, opened.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(accepting));
+    }
+    ReceiverStream::new(connections)
+}
+
+async fn accept_on(
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    longest: Duration,
+    opened: mpsc::Sender<io::Result<Connection>>,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // A peer too many is closed at once: waiting would look like a service that hangs.
+                if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+                    tokio::spawn(open(stream, permit, longest, opened.clone()));
                 }
             }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(PAUSE).await;
+            }
         }
-    }));
-    ReceiverStream::new(connections)
+    }
 }
 
 /// Hands a connection over once its preface has come in time. Any other is closed without a word.

@@ -32,6 +32,19 @@ pub async fn list(db: &impl ConnectionTrait, organization: Uuid) -> Result<Vec<M
     Ok(keys.order_by_asc(Column::CreatedAt).order_by_asc(Column::Id).all(db).await?)
 }
 
+/// An organization's key of this name that works, if there is one.
+pub async fn find_live(
+    db: &impl ConnectionTrait,
+    organization: Uuid,
+    name: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<Model>> {
+    let unexpired = Condition::any().add(Column::ExpiresAt.is_null()).add(Column::ExpiresAt.gt(now));
+    let keys = Entity::find().filter(Column::OrganizationId.eq(organization)).filter(Column::Name.eq(name));
+    let live = keys.filter(Column::RevokedAt.is_null()).filter(unexpired);
+    Ok(live.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).one(db).await?)
+}
+
 /// Revokes a key; false where there is none. A key that is revoked already keeps its date.
 pub async fn revoke(db: &impl ConnectionTrait, lookup: &str, now: DateTime<Utc>) -> Result<bool> {
     let revoked = Entity::update_many()

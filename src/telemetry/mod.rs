@@ -45,7 +45,8 @@ pub fn start() -> Log {
 /// The line, as JSON, that says how many others are lost.
 fn dropped(number: usize) -> String {
     let timestamp = crate::clock::now();
-    serde_json::json!({ "level": "WARN", "timestamp": timestamp, "dropped": number, "message": queue::DROPPED }).to_string()
+    serde_json::json!({ "level": "WARN", "timestamp": timestamp, "dropped": number, "message": queue::DROPPED })
+        .to_string()
 }
 
 /// Puts the profile that a call is about into the call's log line.
