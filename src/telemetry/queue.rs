@@ -193,6 +193,26 @@ mod tests {
     }
 
     #[test]
+    fn every_line_is_written_or_counted_and_none_is_lost_while_there_is_room() {
+        for (lines, lost) in [(MOST_LINES, 0), (3 * MOST_LINES, MOST_LINES)] {
+            let terminal = Terminal::default();
+            let log = Log::start(terminal.clone(), |number| format!("{number} lost"));
+            let stuck = terminal.vanished.lock().expect("a number"); // the first write waits
+            for _ in 0..lines {
+                log.say("a line");
+            }
+            drop(stuck);
+            drop(log);
+            let out = terminal.writes.lock().expect("the writes").concat();
+            let (written, told): (Vec<_>, Vec<_>) = out.lines().partition(|line| *line == "a line");
+            let told = told.iter().map(|line| line.strip_suffix(" lost").and_then(|number| number.parse::<usize>().ok()));
+            let told = told.sum::<Option<usize>>().expect("numbers");
+            assert_eq!(written.len() + told, lines);
+            assert!(if lost == 0 { told == 0 } else { told >= lost }, "{told}");
+        }
+    }
+
+    #[test]
     fn the_last_lines_are_out_once_the_log_is_dropped() {
         let terminal = Terminal::default();
         let log = Log::start(terminal.clone(), |number| format!("{number} lost"));

@@ -7,6 +7,7 @@ mod harness;
 
 mod away;
 mod cases;
+mod commands;
 mod conflict;
 mod create;
 mod cutoff;
@@ -16,6 +17,7 @@ mod gateway;
 mod history;
 mod input;
 mod keys;
+mod log;
 mod overload;
 mod patch;
 mod policy;
