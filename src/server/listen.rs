@@ -4,11 +4,11 @@ use std::{
     io, mem,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -32,6 +32,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long after its age a connection that does not end by itself is cut: one whose peer reads no answers, say.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// At most one hint is logged in this time.
+const HINTS: Duration = Duration::from_mins(1);
 
 /// Accepts at most `max` connections at once until `stop` is cancelled, and then closes the ports. A connection older
 /// than `age` is cut if it has not ended by itself soon after.
@@ -121,8 +124,19 @@ impl Connection {
             });
             Ok(Self { stream, peer, end, reread: 0, gathered: false, _permit: permit })
         } else {
+            hint(&preface);
             Err(io::ErrorKind::InvalidData.into())
         }
+    }
+}
+
+/// Says why a peer gets no answer, if it speaks TLS (RFC 8446 section 5.1: a handshake record), once in a while.
+fn hint(preface: &[u8]) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if preface.starts_with(&[22, 3]) && last.is_none_or(|last| last.elapsed() >= HINTS) {
+        *last = Some(Instant::now());
+        tracing::warn!("a peer spoke TLS, which this port does not: grpcurl needs -plaintext");
     }
 }
 

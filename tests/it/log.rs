@@ -12,11 +12,15 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use rustix::pty::{self, OpenptFlags};
 use serde_json::Value as Json;
-use tokio::sync::oneshot;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::oneshot,
+};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::harness::{Database, program};
+use crate::harness::{Database, Service, program};
 
 /// What libraries say, too, so that few calls make many lines.
 const CHATTY: &str = "profile_service=debug,h2=trace";
@@ -168,4 +172,18 @@ async fn a_terminal_that_vanishes_ends_nothing() {
     drop(channel);
     service.terminate();
     assert_eq!(service.end(Duration::from_secs(5)).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_tls_leaves_one_hint() {
+    let mut service = Service::start();
+    let hello = [&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3][..], &[0; 32]].concat();
+    for _ in 0..10 {
+        let mut peer = TcpStream::connect(&service.address).await.expect("a connection");
+        peer.write_all(&hello).await.expect("a peer that reads");
+        assert_eq!(peer.read_to_end(&mut Vec::new()).await.ok().unwrap_or_default(), 0);
+    }
+    service.signal("TERM");
+    let (_, log) = service.end().await;
+    assert_eq!(log.iter().filter(|line| line.contains("a peer spoke TLS")).count(), 1, "{log:?}");
 }
