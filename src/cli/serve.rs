@@ -99,28 +99,33 @@ fn host_and_port(text: &str) -> Result<String, &'static str> {
     if valid { Ok(text.to_owned()) } else { Err("it must be ADDRESS:PORT or NAME:PORT") }
 }
 
-/// Listens on every address that the name stands for and this machine has, all on one port. There is at least one.
+/// Listens on every address that the name stands for.
 async fn listen(name: &str) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
-    let failed = |error: io::Error| Failure::failed(format!("cannot listen on {name}: {error}"));
+    let listening = async { bind_all(lookup_host(name).await?) };
+    listening.await.map_err(|error| Failure::failed(format!("cannot listen on {name}: {error}")))
+}
+
+/// Listens on all these addresses that the machine has, on one port, and at least on one: a name such as localhost may
+/// stand for an address of IPv6 where there is none.
+fn bind_all(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
     let (mut listeners, mut bound) = (Vec::new(), Vec::<SocketAddr>::new());
     let mut absent = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for mut address in lookup_host(name).await.map_err(failed)? {
+    for mut address in addresses {
         if let (0, Some(first)) = (address.port(), bound.first()) {
             address.set_port(first.port());
         }
         match bind(address) {
             Ok(listener) => {
-                bound.push(listener.local_addr().map_err(failed)?);
+                bound.push(listener.local_addr()?);
                 listeners.push(listener);
             }
-            // A name such as localhost may stand for an address of IPv6 where the machine has none.
-            Err(error) if matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported) => {
-                absent = error;
+            Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
+                return Err(error);
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => absent = error,
         }
     }
-    if listeners.is_empty() { Err(failed(absent)) } else { Ok((listeners, bound)) }
+    if listeners.is_empty() { Err(absent) } else { Ok((listeners, bound)) }
 }
 
 /// Listens with a queue that a burst of connections does not overflow.
@@ -178,6 +183,37 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_addresses_are_listened_on_at_one_port_but_for_those_that_the_machine_has_not() {
+        let documentation = [192, 0, 2, 1]; // RFC 5737
+        let name = [documentation, [127, 0, 0, 1], [127, 0, 0, 2]].map(|address| SocketAddr::from((address, 0)));
+        let (listeners, bound) = bind_all(name.into_iter()).expect("a port");
+        assert_eq!((listeners.len(), bound.len()), (2, 2));
+        assert_eq!(bound[0].port(), bound[1].port());
+        for address in bound {
+            TcpStream::connect(address).expect("a connection");
+            assert_eq!(bind_all([name[0], address].into_iter()).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+        }
+        bind_all(name.into_iter().take(1)).expect_err("no address of this machine");
+    }
+
+    #[test]
+    fn an_address_or_a_name_with_a_port_is_listened_on() {
+        for text in ["127.0.0.1:0", "[::1]:50051", "localhost:50051", "profiles.example:0"] {
+            host_and_port(text).expect(text);
+        }
+        for text in ["", "localhost", ":50051", "localhost:", "localhost:65536", "http://localhost:1", "::1:50051"] {
+            host_and_port(text).expect_err(text);
         }
     }
 }

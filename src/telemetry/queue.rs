@@ -205,7 +205,8 @@ mod tests {
             drop(log);
             let out = terminal.writes.lock().expect("the writes").concat();
             let (written, told): (Vec<_>, Vec<_>) = out.lines().partition(|line| *line == "a line");
-            let told = told.iter().map(|line| line.strip_suffix(" lost").and_then(|number| number.parse::<usize>().ok()));
+            let told =
+                told.iter().map(|line| line.strip_suffix(" lost").and_then(|number| number.parse::<usize>().ok()));
             let told = told.sum::<Option<usize>>().expect("numbers");
             assert_eq!(written.len() + told, lines);
             assert!(if lost == 0 { told == 0 } else { told >= lost }, "{told}");
