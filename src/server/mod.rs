@@ -85,6 +85,7 @@ pub enum Drained {
 }
 
 impl Server {
+    #[must_use]
     pub const fn new(listeners: Vec<TcpListener>, store: Store, limits: Limits) -> Self {
         Self { listeners, store, limits }
     }

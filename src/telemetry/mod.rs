@@ -4,6 +4,7 @@ mod people;
 mod queue;
 
 use std::{
+    env,
     fmt::Display,
     io::{IsTerminal as _, stderr},
     panic,
@@ -23,9 +24,11 @@ const NO_PARAMETERS: &str = "sqlx_postgres::options::parse=error";
 
 /// Starts logging to standard error at the level of `RUST_LOG` (info by default). The log must be kept until the
 /// program ends.
+#[must_use]
 pub fn start() -> Log {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let filter = filter.add_directive(NO_PARAMETERS.parse().expect("a directive"));
+    let wanted = env::var(EnvFilter::DEFAULT_ENV).ok();
+    let wanted = wanted.and_then(|wanted| EnvFilter::try_new(format!("{wanted},{NO_PARAMETERS}")).ok());
+    let filter = wanted.unwrap_or_else(|| EnvFilter::new(format!("{DEFAULT_FILTER},{NO_PARAMETERS}")));
     let for_people = stderr().is_terminal();
     let log = Log::start(stderr(), if for_people { people::dropped } else { dropped });
     if for_people {

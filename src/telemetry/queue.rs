@@ -31,7 +31,7 @@ pub struct Log {
 
 impl Log {
     /// Starts the thread that writes to `out`, and that says by the line `dropped` how many lines it could not.
-    pub fn start(out: impl Write + Send + 'static, dropped: fn(usize) -> String) -> Self {
+    pub(super) fn start(out: impl Write + Send + 'static, dropped: fn(usize) -> String) -> Self {
         let (writing, full) = (Arc::<Mutex<()>>::default(), Arc::default());
         let output = Output {
             out,
@@ -50,12 +50,12 @@ impl Log {
     }
 
     /// Where lines go.
-    pub fn lines(&self) -> NonBlocking {
+    pub(super) fn lines(&self) -> NonBlocking {
         self.lines.clone()
     }
 
     /// Says a sentence behind the lines that have been logged.
-    pub fn say(&self, sentence: &str) {
+    pub(crate) fn say(&self, sentence: &str) {
         let _ = self.lines().write_all(format!("{sentence}\n").as_bytes()); // the queue takes or counts it
     }
 }

@@ -5,7 +5,7 @@ use std::{
     io::Write as _,
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
-    process::{Command, Output, Stdio},
+    process::{Command, ExitStatus, Output, Stdio},
 };
 
 use serde_json::{Value as Json, json};
@@ -52,7 +52,7 @@ fn nobody_waits_for_a_key_whose_printing_waits_for_a_pipe() {
     let service = Service::start();
     service.run(["organization", "create", "north"]);
     let (_reader, mut pipe) = std::io::pipe().expect("a pipe");
-    pipe.write_all(&[0; PIPE]).expect("a pipe that is full now");
+    pipe.write_all(&vec![0; PIPE]).expect("a pipe that is full now");
     let mut stuck = program(["key", "create", "--organization", "north", "--name", "n", "--scope", "support"]);
     let output = stuck.on(&service).stdout(pipe).stderr(Stdio::piped()).spawn().expect("a program");
     let output = output.wait_with_output().expect("an end");
@@ -113,7 +113,7 @@ fn two_keys_of_one_name_that_are_made_at_once_are_one() {
     let running: Vec<_> = (0..4)
         .map(|_| program(create).on(&service).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a program"))
         .collect();
-    let made = running.into_iter().filter_map(|mut child| child.wait().ok()).filter(|status| status.success()).count();
+    let made = running.into_iter().filter_map(|mut child| child.wait().ok()).filter(ExitStatus::success).count();
     assert_eq!((made, keys(&service)), (1, 1));
 }
 
