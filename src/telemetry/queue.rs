@@ -100,8 +100,11 @@ impl<W: Write> Output<W> {
             self.unwritten += lines;
         } else {
             let lost = self.unwritten + self.full.get().map_or(0, ErrorCounter::dropped_lines);
-            if lost > self.told && writeln!(self.out, "{}", (self.dropped)(lost - self.told)).is_ok() {
-                self.told = lost;
+            if lost > self.told {
+                let line = (self.dropped)(lost - self.told) + "\n";
+                if self.out.write_all(line.as_bytes()).is_ok() {
+                    self.told = lost;
+                }
             }
         }
         self.waiting.clear();
