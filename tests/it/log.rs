@@ -16,11 +16,15 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     sync::oneshot,
+    time::timeout,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::{Database, Service, program};
+
+/// How long a test waits for what should come at once.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What libraries say, too, so that few calls make many lines.
 const CHATTY: &str = "profile_service=debug,h2=trace";
@@ -110,8 +114,8 @@ impl Drop for Unread {
 /// Makes calls, each of which leaves a line.
 async fn calls(channel: &Channel, number: usize) {
     let call = |_| async { HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await };
-    let answers: Vec<_> = stream::iter(0..number).map(call).buffer_unordered(50).collect().await;
-    for answer in answers {
+    let answers = stream::iter(0..number).map(call).buffer_unordered(50).collect::<Vec<_>>();
+    for answer in timeout(PATIENCE, answers).await.expect("answers") {
         answer.expect("an answer");
     }
 }
@@ -137,7 +141,7 @@ async fn a_log_that_nobody_reads_stops_no_call_and_says_how_many_lines_it_lost()
         let last = last.last().expect("a line");
         (last, dropped)
     });
-    heard.await.expect("a line that says how many are lost");
+    timeout(PATIENCE, heard).await.expect("a line in time").expect("a line that says how many are lost");
     calls(&channel, 1).await;
     drop(channel);
     service.terminate();
