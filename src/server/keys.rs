@@ -65,7 +65,7 @@ impl Keys {
     }
 
     async fn look_up(&self, lookup: &str) -> Result<Arc<Remembered>> {
-        let row = store::key::find(&self.store, lookup).await?;
+        let row = store::key::look_up(&self.store, lookup).await?;
         let row = row.ok_or(Error::ApiKeyInvalid)?;
         // A scope that this program does not know allows nothing here.
         let scopes = row.scopes.split(' ').filter_map(|name| name.parse().ok()).collect();

@@ -68,9 +68,9 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-/// A server that is bound to its port and connected to its database.
+/// A server that is bound to its port, on one address or several, and connected to its database.
 pub struct Server {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     store: Store,
     limits: Limits,
 }
@@ -85,8 +85,9 @@ pub enum Drained {
 }
 
 impl Server {
-    pub const fn new(listener: TcpListener, store: Store, limits: Limits) -> Self {
-        Self { listener, store, limits }
+    #[must_use]
+    pub const fn new(listeners: Vec<TcpListener>, store: Store, limits: Limits) -> Self {
+        Self { listeners, store, limits }
     }
 
     /// Serves until `stop` is cancelled, then drains: no new connection, NOT_SERVING, every call in flight answered.
@@ -116,7 +117,7 @@ impl Server {
         handlers: impl FnOnce(Arc<Api>) -> Arc<P>,
         stop: CancellationToken,
     ) -> Result<Drained, tonic::transport::Error> {
-        let Self { listener, store, limits } = self;
+        let Self { listeners, store, limits } = self;
         let tasks = TaskTracker::new();
         let (reporter, health_service) = tonic_health::server::health_reporter();
         Health::not_serving(reporter).await.watch(store.clone(), &tasks, stop.clone());
@@ -145,8 +146,7 @@ impl Server {
             .into_axum_router()
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(Arc::new(admission), layers::call));
-        let connections =
-            listen::accept(listener, limits.connections, limits.connection_age.mul_f64(1.1), stop.clone());
+        let connections = listen::accept(listeners, limits.connections, limits.connection_age.mul_f64(1.1), &stop);
         let serving = Transport::builder()
             .max_concurrent_streams(STREAMS)
             .initial_stream_window_size(WINDOW)

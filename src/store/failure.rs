@@ -60,6 +60,14 @@ pub fn unsaved(error: DbErr) -> Error {
     }
 }
 
+/// The error of a commit: where its answer was lost, or a file could not be written, nobody knows what was saved.
+pub fn uncommitted(error: DbErr) -> Error {
+    match Error::from(error) {
+        Error::DatabaseUnavailable(cause) => Error::OutcomeUnknown(cause),
+        error => error,
+    }
+}
+
 /// Whether PostgreSQL has ended the session, perhaps in the middle of a commit: classes 08 and 57P0, and 40003, or since
 /// its transaction was idle for too long.
 pub fn ends_the_session(code: &str) -> bool {

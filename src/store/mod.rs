@@ -156,7 +156,7 @@ impl Store {
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
         }
         Migrator::up(&tx, None).await?;
-        Ok(tx.commit().await?)
+        commit(tx).await
     }
 
     /// Whether the database answers.
@@ -217,6 +217,11 @@ async fn acquire<D: Database>(pool: &Pool<D>) -> Result<PoolConnection<D>> {
         }
     });
     acquired.await.unwrap_or_else(|_| Err(Error::DatabaseUnavailable("no connection came in time".to_owned())))
+}
+
+/// Commits. Where the answer is lost, nobody knows whether the database has committed.
+pub async fn commit(tx: DatabaseTransaction) -> Result<()> {
+    tx.commit().await.map_err(failure::uncommitted)
 }
 
 /// The answer of a query, if it comes in time: a frozen database does not refuse, it says nothing.

@@ -30,7 +30,7 @@ use crate::{
         policy,
     },
     queue::{Item as _, Lane, Queue, Taken},
-    store::{self, KEPT, PinnedConnection, Store},
+    store::{self, KEPT, PinnedConnection, Store, failure::uncommitted},
 };
 
 /// How many changes are decided and saved together at the most: more would only take longer.
@@ -268,10 +268,7 @@ impl Worker {
             error => error,
         })?;
         let committed = timeout(self.longest(), connection.commit()).await;
-        committed.map_err(|_| late())?.map_err(|error| match Error::from(error) {
-            Error::DatabaseUnavailable(cause) => Error::OutcomeUnknown(cause),
-            error => error,
-        })
+        committed.map_err(|_| late())?.map_err(uncommitted)
     }
 
     /// Sends the statements that save. What comes after a lost answer is not sent.

@@ -35,7 +35,9 @@ async fn a_profiles_life_is_told_from_the_newest_change_to_its_creation() {
     for change in &mut changes {
         let change = change.as_object_mut().expect("an object");
         assert_eq!(change.remove("keyId"), Some(json!(lookup)));
-        assert_eq!(change.remove("keyName"), Some(json!("test")));
+        assert!(
+            change.remove("keyName").is_some_and(|name| name.as_str().is_some_and(|name| name.starts_with("test-")))
+        );
         assert!(change.remove("changeTime").is_some());
     }
     let locked = "first_name,last_name,dob,gender";

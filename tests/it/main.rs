@@ -7,6 +7,7 @@ mod harness;
 
 mod away;
 mod cases;
+mod commands;
 mod conflict;
 mod create;
 mod cutoff;
@@ -17,6 +18,7 @@ mod group;
 mod history;
 mod input;
 mod keys;
+mod log;
 mod overload;
 mod patch;
 mod policy;

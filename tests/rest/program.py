@@ -38,6 +38,7 @@ class Database:
     def __init__(self, directory: Path) -> None:
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PROFILE_")}
         self.environment["PROFILE_DATABASE_URL"] = f"sqlite://{directory}/profiles.db?mode=rwc"
+        self.keys = 0
 
     def run(self, *arguments: str) -> str:
         command = [PROGRAM, *arguments]
@@ -47,8 +48,9 @@ class Database:
         return done.stdout.strip()
 
     def key(self, organization: str, *scopes: str) -> str:
-        options = [word for scope in scopes for word in ("--scope", scope)]
-        return self.run("key", "create", "--organization", organization, "--name", "test", *options)
+        self.keys += 1  # a name of its own for each
+        name = f"test-{self.keys}"
+        return self.run("key", "create", "--organization", organization, "--name", name, "--scope", ",".join(scopes))
 
 
 class Process:

@@ -251,12 +251,12 @@ def test_of_two_replicas_one_may_stop_under_load_and_no_call_fails(how, request_
     with directory() as name, contextlib.ExitStack() as stack:
         path = Path(name)
         database = Database(path)
-        database.run("organization", "create", "north")
-        key = database.key("north", "profiles.read", "profiles.write")
         services = []
         for replica in ("one", "two"):
             services.append(Service(database, path / f"{replica}.log"))
             stack.enter_context(running(services[-1]))
+        database.run("organization", "create", "north")
+        key = database.key("north", "profiles.read", "profiles.write")
         gateway = Gateway([service.address for service in services], path / "gateway.log")
         stack.enter_context(running(gateway))
         until(lambda: gateway.healthy() == 2, "the services are not healthy")

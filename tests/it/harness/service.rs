@@ -4,7 +4,11 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Output, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -14,6 +18,9 @@ use tempfile::NamedTempFile;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Client, Database};
+
+/// How many keys have been made: each has a name of its own.
+static KEYS: AtomicUsize = AtomicUsize::new(0);
 
 /// The program, about to be run with these arguments.
 pub fn program<const N: usize>(arguments: [&str; N]) -> Command {
@@ -51,10 +58,12 @@ impl Service {
         Self::spawn(command, database)
     }
 
-    /// Starts without any setting in this directory, on the embedded database that is there or will be.
+    /// Starts without any setting in this directory, on the embedded database that is there or will be, where new files
+    /// are for everybody to read.
     pub fn embedded(directory: &Path) -> Self {
-        let mut command = program([]);
-        command.current_dir(directory).env_remove("PROFILE_DATABASE_URL");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("umask 022; exec {}", program([]).get_program().display())]);
+        command.current_dir(directory).env_remove("PROFILE_DATABASE_URL").env_remove("RUST_LOG");
         Self::spawn(command, Arc::new(Database::create()))
     }
 
@@ -100,13 +109,10 @@ impl Service {
         self.client(&self.key(name, &["profiles.read", "profiles.write", "cases.report", "support"])).await
     }
 
-    /// A new key of the organization.
+    /// A new key of the organization, with a name of its own.
     pub fn key(&self, organization: &str, scopes: &[&str]) -> String {
-        let mut command = program(["key", "create", "--organization", organization, "--name", "test"]);
-        for scope in scopes {
-            command.args(["--scope", scope]);
-        }
-        self.output(command)
+        let name = format!("test-{}", KEYS.fetch_add(1, Ordering::Relaxed));
+        self.run(["key", "create", "--organization", organization, "--name", &name, "--scope", &scopes.join(",")])
     }
 
     /// A client that presents this key.
@@ -122,10 +128,7 @@ impl Service {
 
     /// Runs the program beside the service on its database, and answers what it prints.
     pub fn run<const N: usize>(&self, arguments: [&str; N]) -> String {
-        self.output(program(arguments))
-    }
-
-    fn output(&self, mut command: Command) -> String {
+        let mut command = program(arguments);
         let output = command.env("PROFILE_DATABASE_URL", self.database.url()).output().expect("a program");
         let Output { status, stdout, stderr } = output;
         assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
