@@ -38,6 +38,11 @@ impl DatabaseArgs {
         self.database_url.expose_secret() == EMBEDDED
     }
 
+    /// Connections to PostgreSQL at the most.
+    pub const fn connections(&self) -> u32 {
+        self.database_connections
+    }
+
     /// Opens the database and brings its schema up to date.
     pub async fn open(&self) -> Result<Store, Failure> {
         let url = DatabaseUrl::parse(&self.database_url).map_err(Failure::usage)?;
