@@ -17,7 +17,7 @@ use sea_orm::{
     ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
     TransactionOptions, TransactionTrait as _,
 };
-use sea_orm_migration::MigratorTrait as _;
+use sea_orm_migration::MigratorTraitSelf as _;
 use tokio::time::timeout;
 
 pub use self::{connect::DatabaseUrl, line::Line};
@@ -89,7 +89,7 @@ impl Store {
             tx.execute_unprepared("SET LOCAL lock_timeout = 0").await?;
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
         }
-        Migrator::up(&tx, None).await?;
+        Migrator::for_database(&tx).await?.up(&tx, None).await?;
         commit(tx).await
     }
 

@@ -30,4 +30,5 @@ mod retry;
 mod support;
 mod unread;
 mod update;
+mod upgrade;
 mod walk;
