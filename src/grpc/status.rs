@@ -28,7 +28,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 const UNIMPLEMENTED: &str = "UNIMPLEMENTED";
 
 /// Tells a client library in how many milliseconds to repeat a call, or never to (gRFC A6): most obey it, and none reads
-/// RetryInfo.
+/// `RetryInfo`.
 pub const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// The pushback of a call that must not be repeated by itself.

@@ -49,7 +49,7 @@ impl Answer {
         let _noted_there = span.enter();
         let late = deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready());
         let frame = if late {
-            Some(Ok(end(Error::DeadlineExceeded.into())))
+            Some(Ok(end(&Error::DeadlineExceeded.into())))
         } else {
             ready!(Pin::new(&mut self.body).poll_frame(context))
         };
@@ -59,7 +59,7 @@ impl Answer {
         line.code = status.as_ref().map(Status::code);
         let explained = status.and_then(|status| status::explained(&status));
         (self.body, self.course) = (Body::empty(), None);
-        Poll::Ready(Some(Ok(explained.map_or(frame, end))))
+        Poll::Ready(Some(Ok(explained.as_ref().map_or(frame, end))))
     }
 
     /// Counts these bytes until they have been sent.
@@ -70,7 +70,7 @@ impl Answer {
 }
 
 /// The trailers that end a stream.
-fn end(status: Status) -> Frame<Bytes> {
+fn end(status: &Status) -> Frame<Bytes> {
     let mut trailers = HeaderMap::new();
     status.add_header(&mut trailers).unwrap_or_default(); // all text is percent-encoded: no header refuses it
     Frame::trailers(trailers)

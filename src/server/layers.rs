@@ -12,11 +12,12 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until, timeout},
+    try_join,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -143,8 +144,11 @@ impl Admission {
                 Ok((next.run(request.map(|body| self.until_stop(body))).await, Some(place)))
             }
             Some(Access::Key(scope)) => {
-                let author = self.authenticate(request.headers(), scope, peer).await?;
-                let mut request = self.whole(request, LARGEST_MESSAGE, peer).await?;
+                let (head, body) = request.into_parts();
+                // At once, so that nothing is left where it is not counted; a key that is refused is told first.
+                let message = message::read(body, LARGEST_MESSAGE, &self.backlog, peer).map(Ok);
+                let (author, message) = try_join!(self.authenticate(&head.headers, scope, peer), message)?;
+                let mut request = Request::from_parts(head, message?.into());
                 let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
                 request.extensions_mut().insert(author);
                 request.extensions_mut().insert(Permit::from(permit));
