@@ -20,6 +20,10 @@ pub struct Violation {
 pub enum Error {
     #[error("The request is not a readable message of this method.")]
     InvalidMessage,
+    #[error("A message of this method may have {0} bytes at the most.")]
+    MessageTooLarge(usize),
+    #[error("There is no such method.")]
+    UnknownMethod,
     #[error("{}", sentence(.0))]
     InvalidFields(Vec<Violation>),
     #[error(

@@ -46,6 +46,11 @@ impl DatabaseArgs {
         DatabaseUrl::parse(&self.database_url).map_err(|error| Failure::usage(error.to_string()))
     }
 
+    /// Connections to PostgreSQL at the most.
+    pub const fn connections(&self) -> u32 {
+        self.database_connections
+    }
+
     /// Opens the database and brings its schema up to date. A file that is not there is another's, or elsewhere.
     pub async fn open(&self) -> Result<Store, Failure> {
         let url = self.url()?;

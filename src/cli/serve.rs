@@ -14,7 +14,7 @@ use crate::{
     clock,
     read::Batches,
     scope::Scope,
-    server::{Drained, Limits, Server},
+    server::{Drained, Limits, Server, files},
     store::{self, Store},
 };
 
@@ -38,7 +38,7 @@ pub struct ServeArgs {
     #[arg(long, env = "PROFILE_MAX_IN_FLIGHT", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
     max_in_flight: u16,
 
-    /// Connections at the most; the next one is closed at once.
+    /// Connections at the most, as far as open files allow; the next one is closed at once.
     #[arg(long, env = "PROFILE_MAX_CONNECTIONS", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
 
@@ -54,6 +54,8 @@ pub struct ServeArgs {
 /// Serves until SIGTERM or Ctrl-C, then drains. A second signal ends the program at once.
 pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
+    let connections = files::connections(args.max_connections.into(), args.database.connections());
+    let connections = connections.map_err(Failure::failed)?;
     let opening = async {
         let (listeners, addresses) = listen(&args.listen).await?;
         let store = args.database.open_or_create().await?;
@@ -71,7 +73,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let limits = Limits {
         in_flight: args.max_in_flight.into(),
         reads: Batches::default(),
-        connections: args.max_connections.into(),
+        connections,
         connection_age: args.max_connection_age,
         drain: args.drain_timeout,
     };

@@ -1,8 +1,16 @@
 //! Errors as gRPC statuses with details (AIP-193): the one place that maps them, and logs a cause once.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use tonic::{Code, Status};
+use http::{HeaderName, HeaderValue};
+use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt as _};
 
 use crate::{
@@ -17,10 +25,22 @@ const DOMAIN: &str = "profile-service";
 /// When a caller may try again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// The reason of a method, or an encoding of messages, that there is not.
+const UNIMPLEMENTED: &str = "UNIMPLEMENTED";
+
+/// Tells a client library in how many milliseconds to repeat a call, or never to (gRFC A6): most obey it, and none reads
+/// `RetryInfo`.
+pub const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// The pushback of a call that must not be repeated by itself.
+pub const NEVER: HeaderValue = HeaderValue::from_static("-1");
+
 /// The code and the stable reason of an error.
 const fn code(error: &Error) -> (Code, &'static str) {
     match error {
         Error::InvalidMessage => (Code::InvalidArgument, "INVALID_MESSAGE"),
+        Error::MessageTooLarge(_) => (Code::OutOfRange, "MESSAGE_TOO_LARGE"),
+        Error::UnknownMethod => (Code::Unimplemented, UNIMPLEMENTED),
         Error::InvalidFields(_) => (Code::InvalidArgument, "INVALID_FIELDS"),
         Error::InvalidUpdateMask { .. } => (Code::InvalidArgument, "INVALID_UPDATE_MASK"),
         Error::InvalidPageToken => (Code::InvalidArgument, "INVALID_PAGE_TOKEN"),
@@ -81,7 +101,56 @@ impl From<Error> for Status {
             Error::Internal(cause) => tracing::error!(cause, "internal error"),
             _ => {}
         }
-        Self::with_error_details(code, error.to_string(), details)
+        let mut metadata = http::HeaderMap::new();
+        if details.retry_info().is_some() {
+            // Whoever was refused together does not come again together.
+            let delay = RETRY_DELAY.mul_f64(rand::random_range(0.5..=1.5)).as_millis();
+            metadata.insert(PUSHBACK, HeaderValue::from(u64::try_from(delay).unwrap_or(u64::MAX)));
+        } else if matches!(error, Error::EtagMismatch) {
+            metadata.insert(PUSHBACK, NEVER);
+        }
+        let metadata = MetadataMap::from_headers(metadata);
+        Self::with_error_details_and_metadata(code, error.to_string(), details, metadata)
+    }
+}
+
+/// The status with a reason, where tonic itself has refused a call: ours always have one.
+pub fn explained(status: &Status) -> Option<Status> {
+    if !status.details().is_empty() {
+        return None;
+    }
+    match status.code() {
+        Code::Internal => Some(Error::InvalidMessage.into()),
+        Code::Unimplemented => {
+            telemetry::note_reason(UNIMPLEMENTED);
+            let details = ErrorDetails::with_error_info(UNIMPLEMENTED, DOMAIN, HashMap::new());
+            // Its metadata says which encodings there are.
+            let (message, metadata) = (status.message(), status.metadata().clone());
+            Some(Status::with_error_details_and_metadata(status.code(), message, details, metadata))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a call must not be made again where nobody knows what became of it: a write without a request id, which says
+/// so of itself as soon as it has been read.
+#[derive(Clone, Default)]
+pub struct Unrepeatable(Arc<AtomicBool>);
+
+impl Unrepeatable {
+    pub fn set(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    /// Whether this is how such a call has ended.
+    pub fn forbids(&self, status: &Status) -> bool {
+        let unknown = match status.code() {
+            Code::DeadlineExceeded => true,
+            // A database that cannot be reached says when to come again: nothing was executed.
+            Code::Unavailable => !status.metadata().contains_key(PUSHBACK.as_str()),
+            _ => false,
+        };
+        unknown && self.0.load(Relaxed)
     }
 }
 
@@ -149,6 +218,8 @@ mod tests {
         let cause = || "cause".to_owned();
         let errors = [
             Error::InvalidMessage,
+            Error::MessageTooLarge(65536),
+            Error::UnknownMethod,
             Error::InvalidFields(vec![Violation { field: "profile.dob".to_owned(), rule: Rule::DateOfBirth }]),
             Error::InvalidUpdateMask { refused: "`role`".to_owned(), mutable: "first_name, email".to_owned() },
             Error::InvalidPageToken,
@@ -175,6 +246,8 @@ mod tests {
         let table: Vec<_> = errors.map(|error| line(&Status::from(error))).into();
         insta::assert_snapshot!(table.join("\n"), @r"
     InvalidArgument INVALID_MESSAGE [] The request is not a readable message of this method.
+    OutOfRange MESSAGE_TOO_LARGE [] A message of this method may have 65536 bytes at the most.
+    Unimplemented UNIMPLEMENTED [] There is no such method.
     InvalidArgument INVALID_FIELDS [BadRequest] Invalid fields: profile.dob must be a real date in the form YYYY-MM-DD, such as 1995-10-01, not before 1900-01-01 and not in the future.
     InvalidArgument INVALID_UPDATE_MASK [] The update mask cannot have `role`. It must be empty, or `*` alone, or name fields that can be changed: first_name, email.
     InvalidArgument INVALID_PAGE_TOKEN [] The page token is not one of this profile's list. Start again without one.
@@ -190,11 +263,11 @@ mod tests {
     FailedPrecondition CASE_OF_ANOTHER_PROFILE [] The case is about another profile.
     AlreadyExists PHONE_NUMBER_IN_USE [] Unable to use this phone number. Please use a different one
     AlreadyExists EMAIL_IN_USE [] Unable to use this email. Please use a different one
-    Aborted ETAG_MISMATCH [] The etag is not the profile's current one. Read the profile again.
-    Aborted TRANSACTION_CONFLICT [RetryInfo] Other writes were in the way. Try again.
-    ResourceExhausted OVERLOADED [RetryInfo] The service has too much to do at once. Try again later.
+    Aborted ETAG_MISMATCH [never again] The etag is not the profile's current one. Read the profile again.
+    Aborted TRANSACTION_CONFLICT [RetryInfo pushback] Other writes were in the way. Try again.
+    ResourceExhausted OVERLOADED [RetryInfo pushback] The service has too much to do at once. Try again later.
     DeadlineExceeded DEADLINE_EXCEEDED [] The deadline is over. A write may have been made: repeat it with the same request id.
-    Unavailable DATABASE_UNAVAILABLE [RetryInfo] The database cannot be reached. Try again later.
+    Unavailable DATABASE_UNAVAILABLE [RetryInfo pushback] The database cannot be reached. Try again later.
     Unavailable OUTCOME_UNKNOWN [] The write may have been made or not. Repeat it with the same request id.
     Internal INTERNAL [] The service failed; the fault is on its side and in its log.
     ");
@@ -256,8 +329,37 @@ mod tests {
             details.precondition_failure().map(|_| "PreconditionFailure"),
             details.resource_info().map(|_| "ResourceInfo"),
             details.retry_info().map(|_| "RetryInfo"),
+            pushback(status),
         ];
         let further: Vec<_> = further.into_iter().flatten().collect();
         format!("{:?} {} [{}] {}", status.code(), info.reason, further.join(" "), status.message())
+    }
+
+    fn pushback(status: &Status) -> Option<&'static str> {
+        let milliseconds: i64 = status.metadata().get(PUSHBACK.as_str())?.to_str().ok()?.parse().expect("a number");
+        Some(if milliseconds == -1 {
+            "never again"
+        } else {
+            assert!((500..=1500).contains(&milliseconds), "{milliseconds} ms");
+            "pushback"
+        })
+    }
+
+    #[test]
+    fn only_a_write_that_cannot_be_repeated_and_may_have_been_made_is_never_to_be_tried_again() {
+        let (write, other) = (Unrepeatable::default(), Unrepeatable::default());
+        write.set();
+        let cause = || "cause".to_owned();
+        let errors = [
+            (Error::DeadlineExceeded, true),
+            (Error::OutcomeUnknown(cause()), true),
+            (Error::DatabaseUnavailable(cause()), false),
+            (Error::Overloaded, false),
+            (Error::Internal(cause()), false),
+        ];
+        for (error, never) in errors {
+            let status = Status::from(error);
+            assert_eq!((write.forbids(&status), other.forbids(&status)), (never, false), "{status:?}");
+        }
     }
 }

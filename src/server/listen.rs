@@ -3,10 +3,7 @@
 use std::{
     io, mem,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -20,6 +17,8 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
+
+use super::peer::Peer;
 
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -85,17 +84,6 @@ async fn open(
     if let Ok(Ok(connection)) = timeout(PREFACE_DEADLINE, Connection::open(stream, permit, longest)).await {
         let _ = opened.send(Ok(connection)).await; // nobody is there to take it during a drain
     }
-}
-
-/// The other end of a connection, as its calls know it.
-#[derive(Default)]
-pub struct Peer {
-    /// Calls that have no answer yet.
-    pub under_way: AtomicUsize,
-    /// Answers that are ready and not yet sent.
-    pub unsent: AtomicUsize,
-    /// Cancelled, it ends the connection at once.
-    pub cut: CancellationToken,
 }
 
 /// A connection whose preface has been read, and is read again by HTTP/2.

@@ -26,7 +26,7 @@ use sea_orm::{
     Statement, TransactionOptions, TransactionTrait as _,
     sqlx::{Database, Pool, pool::PoolConnection},
 };
-use sea_orm_migration::MigratorTrait as _;
+use sea_orm_migration::MigratorTraitSelf as _;
 use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
@@ -155,7 +155,7 @@ impl Store {
             tx.execute_unprepared("SET LOCAL lock_timeout = 0").await?;
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
         }
-        Migrator::up(&tx, None).await?;
+        Migrator::for_database(&tx).await?.up(&tx, None).await?;
         commit(tx).await
     }
 

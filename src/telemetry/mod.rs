@@ -62,6 +62,11 @@ pub fn note_key(id: impl Display) {
     Span::current().record("key_id", display(id));
 }
 
+/// Puts why a key is no longer valid into the call's log line.
+pub fn note_key_state(state: &'static str) {
+    Span::current().record("key_state", state);
+}
+
 /// Puts the reason why a call failed into the call's log line.
 pub fn note_reason(reason: impl Display) {
     Span::current().record("reason", display(reason));

@@ -39,6 +39,8 @@ pub struct Failure {
     /// The reasons of a BadRequest's fields, in the same order.
     pub field_reasons: Vec<String>,
     pub retry_after: Option<Duration>,
+    /// In how many milliseconds a client library may repeat the call; -1 is never.
+    pub pushback: Option<i64>,
     /// The name of the missing resource.
     pub resource: Option<String>,
 }
@@ -68,6 +70,10 @@ impl From<Status> for Failure {
                 .map(|violation| (violation.field.clone(), violation.description.clone()))
                 .chain(locked.map(|violation| (violation.subject.clone(), violation.description.clone())))
                 .collect(),
+            pushback: status
+                .metadata()
+                .get("grpc-retry-pushback-ms")
+                .map(|value| value.to_str().expect("text").parse().expect("a number")),
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
             resource: details.resource_info().map(|resource| resource.resource_name.clone()),
         }

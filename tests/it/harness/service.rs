@@ -76,6 +76,16 @@ impl Service {
         Self::spawn(command, database)
     }
 
+    /// Starts with these limits of open files.
+    pub fn with_open_files(database: Arc<Database>, soft: u32, hard: u32) -> Self {
+        let program = program([]);
+        let program = program.get_program().display();
+        let limited = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec {program} serve");
+        let mut command = Command::new("sh");
+        command.args(["-c", &limited]).env("PROFILE_DATABASE_URL", database.url());
+        Self::spawn(command, database)
+    }
+
     /// Starts the program on a free port and waits until it listens.
     fn spawn(mut command: Command, database: Arc<Database>) -> Self {
         let printed = tempfile::NamedTempFile::new().expect("a file");
@@ -138,6 +148,13 @@ impl Service {
     /// What the service has printed to standard output.
     pub fn printed(&self) -> String {
         std::fs::read_to_string(self.printed.path()).expect("a file")
+    }
+
+    /// The line of the log that has this field.
+    pub fn logged(&self, field: &str) -> Json {
+        let log = self.log.lock().expect("the log");
+        let mut lines = log.iter().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+        lines.find(|line| !line[field].is_null()).expect("a line")
     }
 
     /// Sends a signal, such as `TERM`.
