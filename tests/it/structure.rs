@@ -78,7 +78,8 @@ fn arrows() -> BTreeMap<Module, BTreeSet<Module>> {
     let arrows = files.into_iter().map(|(module, path)| {
         let text = fs::read_to_string(&path).expect("a source file");
         let mut names = Names { module: module.clone(), found: Vec::new() };
-        names.visit_file(&syn::parse_file(&text).expect("Rust"));
+        let file = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        names.visit_file(&file);
         let targets = names.found.into_iter().filter_map(|mut path| {
             while !modules.contains(&path) {
                 path.pop()?;
@@ -96,6 +97,9 @@ fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<Module, PathBuf>) {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             collect(root, &path, files);
+            continue;
+        }
+        if path.extension().is_none_or(|extension| extension != "rs") {
             continue;
         }
         let relative = path.strip_prefix(root).expect("below the root").with_extension("");
