@@ -173,29 +173,33 @@ impl Store {
     pub async fn connect(url: &DatabaseUrl, connections: u32) -> Result<Self> {
         let DatabaseUrl { url, place } = url;
         let url = url.expose_secret();
-        let (reader, writer, writers, write_timeout, permits) = if let Place::File { path, create } = place {
+        let (reader, writer, writers, reads, write_timeout) = if let Place::File { path, create } = place {
             if *create {
                 make(path).map_err(|error| Error::DatabaseUnavailable(error.to_string()))?;
             }
             let writer = Database::connect(sqlite(url, 1, "off")).await?;
             let reader = Database::connect(sqlite(url, SQLITE_READERS, "on")).await?;
-            (reader, writer, Writers { groups: 1, locked: 0 }, SQLITE_WRITE_TIMEOUT, 1)
+            let writers = Writers { groups: 1, locked: 0, connections: 1 };
+            (reader, writer, writers, SQLITE_READERS as usize, SQLITE_WRITE_TIMEOUT)
         } else {
             let pool = Database::connect(postgres(url, connections)).await?;
-            let (writers, permits) = writers(connections as usize);
-            (pool.clone(), pool, writers, POSTGRES_WRITE_TIMEOUT, permits)
+            let writers = Writers::on_postgres(connections as usize);
+            let reads = (connections as usize - writers.connections).max(1);
+            (pool.clone(), pool, writers, reads, POSTGRES_WRITE_TIMEOUT)
         };
-        let (write_permits, waiting) = (Arc::new(Semaphore::new(permits)), Arc::default());
-        Ok(Self { reader, writer, write_permits, writers, write_timeout, waiting })
+        let permits = |number| Arc::new(Semaphore::new(number));
+        let (write_permits, read_permits) = (permits(writers.connections), permits(reads));
+        Ok(Self { reader, writer, write_permits, read_permits, writers, write_timeout, waiting: Arc::default() })
     }
 }
 
-/// How many workers write with so many connections to PostgreSQL, and how many of these they may take: a quarter, or one
-/// where there are two or three, is left to reads.
-fn writers(connections: usize) -> (Writers, usize) {
-    let permits = connections - connections.div_ceil(4).min(connections - 1);
-    let groups = if permits > 2 { 2 } else { 1 };
-    (Writers { groups, locked: permits.saturating_sub(groups).max(1) }, permits)
+impl Writers {
+    /// With so many connections to PostgreSQL: a quarter of them, or one where there are two or three, is left to reads.
+    fn on_postgres(all: usize) -> Self {
+        let connections = all - all.div_ceil(4).min(all - 1);
+        let groups = if connections > 2 { 2 } else { 1 };
+        Self { groups, locked: connections.saturating_sub(groups).max(1), connections }
+    }
 }
 
 /// Makes the file of a database, unless it is there, so that nobody but its owner reads it. SQLite gives the mode to the
@@ -291,6 +295,15 @@ mod tests {
                 assert_eq!(DatabaseUrl::parse(&url.as_str().into()).err(), Some(UrlError::Unescaped), "{url}");
             }
         }
+    }
+
+    #[test]
+    fn reads_always_have_a_connection_and_a_locked_row_never_takes_the_last_one_of_writes() {
+        let shares: Vec<_> = [1, 2, 3, 4, 16]
+            .map(Writers::on_postgres)
+            .map(|Writers { groups, locked, connections }| (groups, locked, connections))
+            .into();
+        assert_eq!(shares, [(1, 1, 1), (1, 1, 1), (1, 1, 2), (2, 1, 3), (2, 10, 12)]);
     }
 
     #[test]

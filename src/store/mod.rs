@@ -66,6 +66,8 @@ pub struct Store {
     writer: DatabaseConnection,
     /// The connections that writes may take, so that reads always find one.
     write_permits: Arc<Semaphore>,
+    /// The connections that single queries may take.
+    read_permits: Arc<Semaphore>,
     writers: Writers,
     write_timeout: Duration,
     /// Who waits for a connection.
@@ -79,6 +81,8 @@ pub struct Writers {
     pub groups: usize,
     /// Those that save changes one profile after the other, with its row locked. Without any, groups are saved so.
     pub locked: usize,
+    /// The connections that they may take.
+    pub connections: usize,
 }
 
 impl Store {
@@ -125,9 +129,16 @@ impl Store {
         self.waiting.load(Relaxed) > 0
     }
 
-    /// The rows that one query answers.
-    pub(crate) async fn all<M: FromQueryResult>(&self, query: Statement) -> Result<Vec<M>> {
-        in_time(async { self.read_connection().await?.all(query).await }).await
+    /// The rows that one query answers. It is made in a task of its own: a caller who goes away in its middle would cost
+    /// its connection. Who waits for others' queries waits where a caller can still go away.
+    pub(crate) async fn all<M: FromQueryResult + Send + 'static>(&self, query: Statement) -> Result<Vec<M>> {
+        let permit = in_time(async { Ok(Arc::clone(&self.read_permits).acquire_owned().await) }).await?;
+        let store = self.clone();
+        let queried = tokio::spawn(async move {
+            let _permit = permit;
+            in_time(async { store.read_connection().await?.all(query).await }).await
+        });
+        queried.await.unwrap_or_else(|_| Err(Error::Internal("a query panicked".to_owned())))
     }
 
     async fn acquire(&self, pool: &DatabaseConnection) -> Result<Connection> {

@@ -23,8 +23,8 @@ const LAYERS: [&str; 15] = [
     "value",
     "scope",
     "queue",
-    "clock",
     "telemetry",
+    "clock",
 ];
 
 /// Modules of the crate, such as `["store", "save"]`.
