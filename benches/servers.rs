@@ -37,7 +37,7 @@ enum Kind {
 
 /// Serves on a free port, which the log tells, until SIGTERM.
 pub fn run(args: ServeArgs) -> Result<(), Box<dyn Error>> {
-    profile_service::start_logging();
+    let _log = profile_service::start_logging();
     tokio::runtime::Runtime::new()?.block_on(serve(args))
 }
 
@@ -49,7 +49,7 @@ async fn serve(args: ServeArgs) -> Result<(), Box<dyn Error>> {
     let age = std::time::Duration::from_mins(5);
     let reads = Batches { queries: QUERIES, profiles: 1 };
     let limits = Limits { in_flight: 512, reads, connections: 1024, connection_age: age, drain: age };
-    let server = Server::new(listener, store, limits);
+    let server = Server::new(vec![listener], store, limits);
     let stop = CancellationToken::new();
     let stopping = stop.clone();
     tokio::spawn(async move {

@@ -7,8 +7,8 @@ The tag of a fence says what becomes of its block:
 - `sh server`, `sh gateway`: it is started in a session of its own and must come to listen on 127.0.0.1, port 50051
   or 8080. It is ended before the next of its kind or at the end. What it prints is shown only if it does not get there.
 - `sh by-hand`: it is not run, only counted.
-- `json` or `text`, with nothing between it and an `sh` block: what that block prints, on both outputs. Ids, times and
-  keys may differ.
+- `json` or `text`, with nothing between it and an `sh` block: what that block prints, on both outputs. Ids, times,
+  keys and their names may differ.
 
 All happens in a copy of the repository, so that the embedded database is a new one; the target directory is shared.
 """
@@ -38,6 +38,7 @@ STOP_SECONDS = 30
 FENCE = re.compile(r"^( *)```([^`\n]*)\n(.*?)^\1``` *$", re.MULTILINE | re.DOTALL)
 VARYING = [
     (re.compile(r"ps_[0-9a-f]+_[0-9a-f]+"), "<key>"),
+    (re.compile(r"\breadme-\d+\b"), "<name>"),
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "<uuid>"),
     (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"), "<time>"),
 ]

@@ -20,10 +20,17 @@ pub struct Violation {
 pub enum Error {
     #[error("The request is not a readable message of this method.")]
     InvalidMessage,
+    #[error("A message of this method may have {0} bytes at the most.")]
+    MessageTooLarge(usize),
+    #[error("There is no such method.")]
+    UnknownMethod,
     #[error("{}", sentence(.0))]
     InvalidFields(Vec<Violation>),
-    #[error("The update mask must be empty, or `*` alone, or name fields that can be changed: {0}.")]
-    InvalidUpdateMask(String),
+    #[error(
+        "The update mask cannot have {refused}. It must be empty, or `*` alone, or name fields that can be changed: \
+         {mutable}."
+    )]
+    InvalidUpdateMask { refused: String, mutable: String },
     #[error("The page token is not one of this profile's list. Start again without one.")]
     InvalidPageToken,
     #[error("The request id has been used with another request. Use a new one.")]

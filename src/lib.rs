@@ -28,4 +28,4 @@ mod value;
 
 mod clock;
 mod telemetry;
-pub use telemetry::start as start_logging;
+pub use telemetry::{Log, start as start_logging};

@@ -271,7 +271,7 @@ mod tests {
 
     use super::*;
 
-    #[derive(Clone, Debug, PartialEq, Eq)]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct Change {
         organization: Uuid,
         profile: Option<Uuid>,

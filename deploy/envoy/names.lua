@@ -8,7 +8,6 @@ return {
     phone_number = "phoneNumber",
     postal_code = "postalCode",
     request_id = "requestId",
-    update_mask = "updateMask",
     updated_date = "updatedDate",
     validate_only = "validateOnly",
   },
@@ -23,7 +22,7 @@ return {
       email = "string",
       etag = "string",
       firstName = "string",
-      gender = { GENDER_UNSPECIFIED = true, MALE = true, FEMALE = true, OTHER = true },
+      gender = { "GENDER_UNSPECIFIED", "MALE", "FEMALE", "OTHER" },
       id = "string",
       lastName = "string",
       lockedFields = "output",
@@ -34,7 +33,7 @@ return {
       updatedDate = "output",
     },
     UpdateProfileRequest = {
-      action = { ACTION_UNSPECIFIED = true, UPDATE_PROFILE = true },
+      action = { "ACTION_UNSPECIFIED", "UPDATE_PROFILE" },
       data = "Profile",
       requestId = "string",
       validateOnly = "boolean",
@@ -55,7 +54,6 @@ return {
       message = "Profile",
       query = {
         requestId = "string",
-        updateMask = "list",
         validateOnly = "boolean",
       },
     },

@@ -7,7 +7,8 @@
 local names = dofile("names.lua")
 
 local LARGEST_BODY = 64 * 1024
-local NULL = {}
+local DEEPEST_BODY = 8
+local MOST_VIOLATIONS = 50
 
 -- gRPC's codes.
 local INVALID_ARGUMENT, OUT_OF_RANGE, INTERNAL = 3, 11, 13
@@ -20,31 +21,53 @@ local DOCUMENTED = {
   USER_NOT_IN_ORGANIZATION = true,
 }
 
--- Ends a request with an answer of ours. No value of a request may be in the message.
-local function refuse(message, status, code)
-  error({ message = message, status = status or "400", code = code or INVALID_ARGUMENT }, 0)
+-- What PATCH cannot clear.
+local NEVER_EMPTY = { id = true, etag = true, firstName = true, lastName = true }
+
+-- The second document requires its action, which the contract does not.
+names.messages.UpdateProfileRequest.action = { "UPDATE_PROFILE" }
+
+-- An etag that no profile has.
+local NO_ETAG = '"none"'
+
+local NO_JSON = "The body must be application/json in UTF-8 without an encoding."
+
+-- Ends a request with an answer of ours, 400 with INVALID_MESSAGE unless `more` says otherwise. No value of a request
+-- may be in the message.
+local function refuse(message, more)
+  more = more or {}
+  error({
+    message = message,
+    reason = more.reason or "INVALID_MESSAGE",
+    status = more.status or "400",
+    code = more.code or INVALID_ARGUMENT,
+    violations = more.violations,
+  }, 0)
+end
+
+-- Ends a request whose fields are wrong, if there are any. The sentence is the service's own form.
+local function refuse_violations(violations)
+  local parts = {}
+  for index, violation in ipairs(violations) do
+    parts[index] = violation.field .. " " .. violation.description
+  end
+  if #parts > 0 then
+    local message = "Invalid fields: " .. table.concat(parts, "; ") .. "."
+    refuse(message, { reason = "INVALID_FIELDS", violations = violations })
+  end
+end
+
+-- Notes what is wrong with a field, parameter or header of the request, so that all is told at once.
+local function violate(violations, field, reason, description)
+  violations[#violations + 1] = { field = field, reason = reason, description = description }
+  if #violations == MOST_VIOLATIONS then
+    refuse_violations(violations)
+  end
 end
 
 -- A name that a caller sent, if it looks like one: where it does not it may be a value.
 local function shown(name, else_shown)
   return #name <= 40 and name:find("^[%a_][%w_.]*$") and name or else_shown
-end
-
-local function refuse_field(prefix, name, problem)
-  refuse("Invalid fields: " .. prefix .. shown(name, "a field") .. " " .. problem .. ".")
-end
-
-local function refuse_parameter(name, problem)
-  refuse("Invalid query: " .. shown(name, "a parameter") .. " " .. problem .. ".")
-end
-
-local function listed(set)
-  local list = {}
-  for name in pairs(set) do
-    list[#list + 1] = name
-  end
-  table.sort(list)
-  return table.concat(list, ", ")
 end
 
 -- Text ------------------------------------------------------------------------------------------------------------
@@ -95,109 +118,101 @@ end
 
 local SPACE = "[ \t\r\n]*"
 local ESCAPES = { ['"'] = '"', ["\\"] = "\\", ["/"] = "/", b = "\b", f = "\f", n = "\n", r = "\r", t = "\t" }
+
+-- What stands for `null`, and for a number or a list, of which no field is one.
+local NULL, OTHER = 0, 1
 local LITERALS = { ["true"] = true, ["false"] = false, null = NULL }
 
-local function no_json()
-  refuse("The body is not a JSON object in UTF-8.")
-end
-
--- The character that the `\u` before `at` stands for, and where its escape ends.
-local function unicode_escape(text, at)
-  local point = tonumber(text:match("^%x%x%x%x", at) or no_json(), 16)
-  at = at + 4
-  if point >= 0xD800 and point < 0xE000 then
-    local low = tonumber(text:match("^\\u([dD][c-fC-F]%x%x)", at) or no_json(), 16)
-    if point >= 0xDC00 then
-      no_json()
-    end
-    point = 0x10000 + (point - 0xD800) * 0x400 + (low - 0xDC00)
-    at = at + 6
-  end
-  return utf8(point), at
-end
-
--- The string that begins at `at`, and where it ends.
-local function read_string(text, at)
-  local parts = {}
-  at = at + 1
-  while true do
-    local plain, stop, next_at = text:match('^([^%z\1-\31"\\]*)(["\\])()', at)
-    if not plain then
-      no_json()
-    end
-    parts[#parts + 1] = plain
-    if stop == '"' then
-      return table.concat(parts), next_at
-    end
-    local escape = text:sub(next_at, next_at)
-    if escape == "u" then
-      parts[#parts + 1], at = unicode_escape(text, next_at + 1)
-    else
-      parts[#parts + 1], at = ESCAPES[escape] or no_json(), next_at + 1
-    end
-  end
-end
-
--- The members of the object that begins at `at`, and where it ends. Numbers and lists, which no field has, and
--- objects deeper than the contract's are refused.
-local function read_object(text, at, depth)
-  local members = {}
-  local closed
-  at = text:match("^{" .. SPACE .. "()", at) or no_json()
-  if text:sub(at, at) == "}" then
-    return members, at + 1
-  end
-  repeat
-    local key, value
-    if text:sub(at, at) ~= '"' then
-      no_json()
-    end
-    key, at = read_string(text, at)
-    at = text:match("^" .. SPACE .. ":" .. SPACE .. "()", at) or no_json()
-    local first = text:sub(at, at)
-    if first == '"' then
-      value, at = read_string(text, at)
-    elseif first == "{" and depth > 0 then
-      value, at = read_object(text, at, depth - 1)
-    elseif first:find("[%[{%d-]") then
-      refuse_field("", key, "is of a wrong type")
-    else
-      local word = text:match("^%l+", at) or no_json()
-      value, at = LITERALS[word], at + #word
-      if value == nil then
-        no_json()
-      end
-    end
-    if members[key] ~= nil then
-      refuse_field("", key, "is there twice")
-    end
-    members[key] = value
-    closed, at = text:match("^" .. SPACE .. "([,}])" .. SPACE .. "()", at)
-    if not closed then
-      no_json()
-    end
-  until closed == "}"
-  return members, at
-end
-
--- The members of a body.
+-- The members of the object that the text is, in their order. A name may be there twice.
 local function read(text)
-  if not is_utf8(text) then
-    no_json()
-  end
-  local members, at = read_object(text, text:match("^" .. SPACE .. "()"), 1)
-  if text:find("[^ \t\r\n]", at) then
-    no_json()
-  end
-  return members
-end
+  local at = 1
+  local read_value
 
-local SHORT = { ['"'] = '\\"', ["\\"] = "\\\\", ["\b"] = "\\b", ["\f"] = "\\f", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
+  local function fail()
+    local _, line_breaks = text:sub(1, at - 1):gsub("\n", "")
+    refuse("The body is not a JSON object in UTF-8 (near line " .. line_breaks + 1 .. ").")
+  end
+
+  -- Goes on behind the pattern, if it is here, and answers its capture.
+  local function take(pattern)
+    local first, last, capture = text:find("^" .. pattern, at)
+    at = last and last + 1 or at
+    return capture or first
+  end
+
+  local function need(pattern)
+    return take(pattern) or fail()
+  end
+
+  local function read_unicode_escape()
+    local point = tonumber(need("\\u(%x%x%x%x)"), 16)
+    if point >= 0xDC00 and point < 0xE000 then
+      fail()
+    elseif point >= 0xD800 and point < 0xDC00 then
+      local low = tonumber(need("\\u([dD][c-fC-F]%x%x)"), 16)
+      point = 0x10000 + (point - 0xD800) * 0x400 + (low - 0xDC00)
+    end
+    return utf8(point)
+  end
+
+  local function read_string()
+    local parts = {}
+    need('"')
+    while not take('"' .. SPACE) do
+      parts[#parts + 1] = take('([^%z\1-\31"\\]+)') or ESCAPES[take('\\(["\\/bfnrt])')] or read_unicode_escape()
+    end
+    return table.concat(parts)
+  end
+
+  local function read_list(close, read_element)
+    local list = {}
+    if not take(close .. SPACE) then
+      repeat
+        list[#list + 1] = read_element()
+      until not take("," .. SPACE)
+      need(close .. SPACE)
+    end
+    return list
+  end
+
+  function read_value(depth)
+    if depth > DEEPEST_BODY then
+      refuse("The body is nested too deeply.")
+    elseif text:find('^"', at) then
+      return read_string()
+    elseif take("{" .. SPACE) then
+      return read_list("}", function()
+        local name = read_string()
+        need(":" .. SPACE)
+        return { name = name, value = read_value(depth + 1) }
+      end)
+    elseif take("%[" .. SPACE) then
+      read_list("%]", function()
+        return read_value(depth + 1)
+      end)
+      return OTHER
+    elseif take("%-?%d[%w.+-]*" .. SPACE) then
+      return OTHER
+    end
+    local value = LITERALS[take("(%l+)" .. SPACE)]
+    if value == nil then
+      fail()
+    end
+    return value
+  end
+
+  take(SPACE)
+  if not is_utf8(text) or not text:find("^{", at) then
+    fail()
+  end
+  local members = read_value(1)
+  return at > #text and members or fail()
+end
 
 local function write(value)
   if type(value) == "string" then
-    return '"' .. value:gsub('[%z\1-\31"\\]', function(char)
-      return SHORT[char] or ("\\u%04x"):format(char:byte())
+    return '"' .. value:gsub('["\\]', "\\%0"):gsub("[%z\1-\31]", function(char)
+      return ("\\u%04x"):format(char:byte())
     end) .. '"'
   elseif type(value) ~= "table" then
     return tostring(value)
@@ -211,89 +226,106 @@ end
 
 -- Requests --------------------------------------------------------------------------------------------------------
 
--- The members in the names of the contract, each judged by its type. `null` is absent.
-local function understood(members, message, prefix)
+-- What a value of this kind must be, if it is not, and the reason of the violation.
+local function mistake(name, kind, value)
+  if type(kind) == "table" then
+    for _, word in ipairs(kind) do
+      if word == value then
+        return nil
+      end
+    end
+    return "must be " .. table.concat(kind, " or "), "INVALID_" .. name:upper()
+  elseif kind == "boolean" then
+    return type(value) ~= "boolean" and "must be true or false", "INVALID_TYPE"
+  elseif kind == "string" or kind == "output" then
+    return type(value) ~= "string" and "must be a string", "INVALID_TYPE"
+  end
+  return type(value) ~= "table" and "must be an object", "INVALID_TYPE"
+end
+
+local function instead_of_null(name, kind)
+  local empty = type(kind) == "table" and kind[1] or ""
+  local clear = NEVER_EMPTY[name] and "" or 'send "' .. empty .. '" to clear it, or '
+  return "must not be null: " .. clear .. "leave it out to keep it"
+end
+
+-- The members in the names of the contract, each judged by its kind; false where it is wrong. `null` is absent, but to
+-- PATCH, where it might mean to clear.
+local function understood(members, message, prefix, is_patch, violations)
   local values, seen = {}, {}
-  for key, value in pairs(members) do
-    local name = names.aliases[key] or key
+  for _, member in ipairs(members) do
+    local name, value = names.aliases[member.name] or member.name, member.value
     local kind = names.messages[message][name]
+    local field = prefix .. shown(member.name, "a field")
+    local problem, reason = mistake(name, kind, value)
     if not kind then
-      refuse_field(prefix, key, "is not known")
+      violate(violations, field, "UNKNOWN", "is not known")
     elseif seen[name] then
-      refuse_field(prefix, key, "is there twice")
+      violate(violations, field, "DUPLICATE", "is there twice")
+    elseif value == NULL then
+      if is_patch and kind ~= "output" then
+        violate(violations, field, "NULL", instead_of_null(name, kind))
+      end
+    elseif problem then
+      violate(violations, field, reason, problem)
+      values[name] = false
+    elseif type(value) == "table" then
+      values[name] = understood(value, kind, field .. ".", is_patch, violations)
+    elseif kind ~= "output" then
+      values[name] = value
     end
     seen[name] = true
-    if value == NULL then
-      value = nil
-    elseif type(kind) == "table" then
-      if not kind[value] then
-        refuse_field(prefix, key, "must be one of " .. listed(kind))
-      end
-    elseif kind == "boolean" then
-      if type(value) ~= "boolean" then
-        refuse_field(prefix, key, "must be true or false")
-      end
-    elseif kind == "string" or kind == "output" then
-      if type(value) ~= "string" then
-        refuse_field(prefix, key, "must be a string")
-      end
-      value = kind == "string" and value or nil
-    elseif type(value) ~= "table" then
-      refuse_field(prefix, key, "must be an object")
-    else
-      value = understood(value, kind, key .. ".")
-    end
-    values[name] = value
   end
   return values
 end
 
--- The parameters of a query, each judged by its type. Only the names of the contract as they stand are known.
-local function parameters(query, allowed)
-  local values = {}
+-- The parameters of a query, each judged by its kind. Only the names of the contract as they stand are known.
+local function parameters(query, allowed, violations)
+  local values, seen = {}, {}
   for pair in query:gmatch("[^&]+") do
-    local key, value = pair:match("^([^=]*)=?(.*)$")
-    local name = names.aliases[key] or key
+    local key, text = pair:match("^([^=]*)=?(.*)$")
+    local name, value = names.aliases[key] or key, percent_decoded((text:gsub("%+", " ")))
     local kind = allowed[name]
-    value = percent_decoded((value:gsub("%+", " ")))
+    local parameter = shown(key, "a parameter")
     if not kind then
-      refuse_parameter(key, "is not known")
-    elseif values[name] and kind ~= "list" then
-      refuse_parameter(key, "is there twice")
-    elseif not value or kind == "boolean" and value ~= "true" and value ~= "false" then
-      refuse_parameter(key, kind == "boolean" and "must be true or false" or "is not well formed")
+      violate(violations, parameter, "UNKNOWN", "is not a known parameter")
+    elseif seen[name] then
+      violate(violations, parameter, "DUPLICATE", "is there twice")
+    elseif not value then
+      violate(violations, parameter, "INVALID_TYPE", "is not well formed")
+    elseif kind == "boolean" and value ~= "true" and value ~= "false" then
+      violate(violations, parameter, "INVALID_TYPE", "must be true or false")
     end
-    values[name] = value
+    values[name], seen[name] = value, true
   end
   return values
 end
 
--- The one etag that the header gives as a condition, if it gives any.
-local function condition(headers)
-  local etag = headers:get("if-match")
+-- Puts the condition of the headers where the contract has it.
+local function condition_into(profile, headers, creates, violations)
+  local etag, absent = headers:get("if-match"), headers:get("if-none-match")
   -- An empty etag would be no condition to the service.
   if headers:getNumValues("if-match") > 1 or etag and (etag:find(",") or not etag:find("[!-~]")) then
-    refuse("If-Match must have one etag.")
+    violate(violations, "If-Match", "INVALID_CONDITION", "must be one etag")
+  elseif etag and etag ~= "*" then
+    if profile.etag and profile.etag ~= etag then
+      violate(violations, "If-Match", "MISMATCH", "is not the etag of the body")
+    end
+    profile.etag = etag
   end
-  return etag ~= "*" and etag or nil
-end
-
--- Puts the header's condition where the contract has it.
-local function condition_into(profile, etag)
-  if etag and profile.etag and profile.etag ~= etag then
-    refuse("If-Match and the etag of the body differ.")
+  if absent and absent ~= "*" then
+    violate(violations, "If-None-Match", "INVALID_CONDITION", "must be *")
+  elseif absent and not creates then
+    -- The service says what comes first: that there is no such profile, or that there is one.
+    profile.etag = NO_ETAG
   end
-  profile.etag = etag or profile.etag
 end
 
 -- The path's id is whose profile it is; the body may say it again.
-local function drop_id(profile, path)
+local function drop_id(profile, path, violations)
   local id = path:match("^/profile/([^/]+)$")
-  if id and profile.id then
-    local decoded = percent_decoded(id) or refuse("The id in the path is not well formed.")
-    if decoded:lower() ~= profile.id:lower() then
-      refuse("Invalid fields: id is not the path's.")
-    end
+  if id and profile.id and (percent_decoded(id) or ""):lower() ~= profile.id:lower() then
+    violate(violations, "id", "MISMATCH", "is not the path's")
   end
   profile.id = nil
 end
@@ -309,39 +341,48 @@ local function is_request_id(text)
   return (text or ""):find("[!-~]") ~= nil
 end
 
--- The body for the transcoder, and whether the request may be repeated.
-local function request_body(route, headers, path, query, text)
-  if not route.message then
-    if text ~= "" then
-      refuse("This request has no body.")
-    end
-    return nil, true
-  end
-  if text == "" then
-    refuse("A body is required.")
-  end
-  local members = read(text)
-  local enveloped = route.message ~= "Profile"
-  if enveloped and members.action ~= "UPDATE_PROFILE" then
-    refuse("Invalid fields: action must be UPDATE_PROFILE.")
-  end
-  local body = understood(members, route.message, "")
-  local profile = body
-  if enveloped then
-    profile = body.data or refuse("Invalid fields: data is required.")
-    profile.dob = date_of_midnight(profile.dob)
-  end
-  drop_id(profile, path)
-  condition_into(profile, condition(headers))
-  return write(body), is_request_id(query.requestId or body.requestId)
-end
-
 -- Whether the body is said to be JSON in UTF-8, as it stands.
 local function is_json(headers)
   local kind = (headers:get("content-type") or "application/json"):lower()
   local charset = kind:match("charset%s*=%s*\"?([^%s;\"]*)") or "utf-8"
-  return (kind:find("^application/json%s*$") or kind:find("^application/json%s*;")) and charset == "utf-8"
-    and headers:get("content-encoding") == nil
+  local encoding = (headers:get("content-encoding") or "identity"):lower()
+  return (kind:find("^application/json%s*$") or kind:find("^application/json%s*;"))
+    and (charset == "utf-8" or charset == "utf8") and encoding == "identity"
+end
+
+-- The body for the transcoder, and whether the request may be repeated.
+local function request_body(rpc, route, headers, text)
+  if #text > LARGEST_BODY then
+    refuse("The body is larger than 64 KiB.", { reason = "MESSAGE_TOO_LARGE", status = "413", code = OUT_OF_RANGE })
+  elseif not route.message and text ~= "" then
+    refuse("This request has no body.")
+  elseif route.message and not is_json(headers) then
+    refuse(NO_JSON, { status = "415" })
+  elseif route.message and text == "" then
+    refuse("A body is required.")
+  end
+  local violations = {}
+  local path, query = headers:get(":path"):match("^([^?]*)%??(.*)$")
+  local values = parameters(query, route.query, violations)
+  local body
+  if route.message then
+    body = understood(read(text), route.message, "", rpc == "PatchProfile", violations)
+    local profile = body
+    if rpc == "UpdateProfile" then
+      if body.action == nil then
+        violate(violations, "action", "REQUIRED", "must be UPDATE_PROFILE")
+      end
+      if body.data == nil then
+        violate(violations, "data", "REQUIRED", "is required")
+      end
+      profile = body.data or {}
+      profile.dob = date_of_midnight(profile.dob)
+    end
+    drop_id(profile, path, violations)
+    condition_into(profile, headers, rpc == "CreateProfile", violations)
+  end
+  refuse_violations(violations)
+  return body and write(body), not body or is_request_id(values.requestId or body.requestId)
 end
 
 -- Keeps a request id that may be shown and logged, by the service's own rule, and remembers it for the answer.
@@ -355,50 +396,47 @@ local function keep_tame_request_id(handle)
   end
 end
 
--- The service answers with the id; what Envoy answers has it from here.
-local function answer_request_id(handle, headers)
-  local known = handle:streamInfo():dynamicMetadata():get("rest")
-  if known and known.request_id then
-    headers:replace("x-request-id", known.request_id)
+-- An answer of ours as a `google.rpc.Status`.
+local function status_body(problem)
+  local details = '{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"' .. problem.reason
+    .. '","domain":"profile-service"}'
+  if problem.violations then
+    local violations = {}
+    for index, violation in ipairs(problem.violations) do
+      violations[index] = write(violation)
+    end
+    details = details .. ',{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":['
+      .. table.concat(violations, ",") .. "]}"
   end
-end
-
-local function status_body(code, message)
-  return '{"code":' .. code .. ',"message":' .. write(message) .. "}"
+  return '{"code":' .. problem.code .. ',"message":' .. write(problem.message) .. ',"details":[' .. details .. "]}"
 end
 
 -- Answers with what was refused. What else went wrong is a fault of this file.
 local function answer(handle, problem)
   if type(problem) ~= "table" then
     handle:logErr(problem)
-    problem = { status = "500", code = INTERNAL, message = "The gateway failed." }
+    problem = { status = "500", code = INTERNAL, reason = "INTERNAL", message = "The gateway failed." }
   end
   handle:streamInfo():dynamicMetadata():set("rest", "refused", true)
-  handle:respond({ [":status"] = problem.status }, status_body(problem.code, problem.message))
+  handle:respond({ [":status"] = problem.status }, status_body(problem))
 end
 
 function envoy_on_request(handle)
   keep_tame_request_id(handle)
   -- Whatever becomes of it, a request is read to its end: clients of HTTP/2 may lose an answer that comes earlier.
   local body = handle:body()
-  local route = names.routes[handle:streamInfo():routeName()]
+  local rpc = handle:streamInfo():routeName()
+  local route = names.routes[rpc]
   if not route then
     return
   end
   local text = body and body:getBytes(0, body:length()) or ""
   local headers = handle:headers()
-  local fine, made, repeatable = pcall(function()
-    if #text > LARGEST_BODY then
-      refuse("The body is larger than 64 KiB.", "413", OUT_OF_RANGE)
-    elseif route.message and not is_json(headers) then
-      refuse("The body must be application/json in UTF-8 without an encoding.", "415")
-    end
-    local path, query = headers:get(":path"):match("^([^?]*)%??(.*)$")
-    return request_body(route, headers, path, parameters(query, route.query), text)
-  end)
+  local fine, made, repeatable = pcall(request_body, rpc, route, headers, text)
   if not fine then
     return answer(handle, made)
   end
+  headers:remove("content-encoding")
   if made then
     headers:replace("content-type", "application/json")
     body:setBytes(made)
@@ -414,10 +452,10 @@ end
 
 -- Answers ---------------------------------------------------------------------------------------------------------
 
--- The code, message and reason of an error, as the transcoder and the answers of ours write it.
-local function read_status(text)
-  local at = text:match('"message":()"')
-  return tonumber(text:match('^{"code":(%d+)')), at and read_string(text, at) or "", text:match('"reason":"([A-Z_]+)"')
+-- The service's error with its fields named as in the body of a request. Only one with violations names fields.
+local function in_names_of_rest(text)
+  local names_fields = text:find('iolations":[', 1, true)
+  return names_fields and text:gsub("%f[%w]profile%.(%l)", "%1"):gsub("_(%l)", string.upper) or text
 end
 
 local function envelope(status, text)
@@ -425,27 +463,32 @@ local function envelope(status, text)
     local user = text:gsub('"dob":"(%d%d%d%d%-%d%d%-%d%d)"', '"dob":"%1T00:00:00.000Z"')
     return '{"status":200,"success":true,"message":"Profile updated successfully","data":{"user":' .. user .. "}}"
   end
-  local _, message = read_status(text)
+  local message = ""
+  for _, member in ipairs(read(text)) do
+    message = member.name == "message" and member.value or message
+  end
   return '{"status":' .. status .. ',"success":false,"message":' .. write(message) .. "}"
 end
 
 -- Envoy's own answers to requests that say that they are gRPC are gRPC, which is not spoken here.
 local function answer_grpc(handle, enveloped)
-  local text = status_body(INVALID_ARGUMENT, "The body must be application/json in UTF-8 without an encoding.")
+  local text = status_body({ code = INVALID_ARGUMENT, reason = "INVALID_MESSAGE", message = NO_JSON })
   handle:body(true):setBytes(enveloped and envelope("415", text) or text)
   local headers = handle:headers()
   headers:replace(":status", "415")
   headers:replace("content-type", "application/json")
-  headers:remove("grpc-message")
 end
 
 function envoy_on_response(handle)
   local rpc = handle:streamInfo():routeName():match("^%a*")
   local enveloped = rpc == "UpdateProfile"
   local headers = handle:headers()
-  answer_request_id(handle, headers)
+  local known = handle:streamInfo():dynamicMetadata():get("rest") or {}
+  if known.request_id then
+    -- The service answers with the id; what Envoy answers has it from here.
+    headers:replace("x-request-id", known.request_id)
+  end
   local status = headers:get(":status")
-  headers:remove("grpc-status")
   if (headers:get("content-type") or ""):find("^application/grpc") then
     return answer_grpc(handle, enveloped)
   end
@@ -461,20 +504,25 @@ function envoy_on_response(handle)
     return
   end
   local text = body:getBytes(0, body:length())
+  text = known.refused and text or in_names_of_rest(text)
   headers = handle:headers()
   if status ~= "200" then
-    local code, _, reason = read_status(text)
+    local code, reason = text:match('^{"code":(%d+)'), text:match('"reason":"([A-Z_]+)"')
     if reason == "ETAG_MISMATCH" then
       status = "412"
-    elseif code == OUT_OF_RANGE then
+    elseif tonumber(code) == OUT_OF_RANGE then
       status = "413"
     elseif enveloped and DOCUMENTED[reason] then
       status = "400"
+    elseif status == "401" then
+      headers:replace("www-authenticate", 'Bearer realm="profile-service"')
+    end
+    local seconds = text:match('"retryDelay":"([%d.]+)s"')
+    if seconds then
+      headers:replace("retry-after", ("%d"):format(math.max(1, math.ceil(tonumber(seconds)))))
     end
     headers:replace(":status", status)
   end
-  if enveloped then
-    body:setBytes(envelope(status, text))
-    headers:replace("content-type", "application/json")
-  end
+  body:setBytes(enveloped and envelope(status, text) or text)
+  headers:replace("content-type", "application/json")
 end

@@ -1,17 +1,14 @@
-//! `key create`, `key list` and `key revoke`.
+//! `key create`, `key rotate`, `key list` and `key revoke`.
+
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Subcommand, ValueEnum, builder::PossibleValue};
+use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{Failure, database::DatabaseArgs, organization::checked_name};
-use crate::{
-    clock,
-    entity::api_key,
-    scope::Scope,
-    store::{self, Store},
-    value::KeyText,
-};
+use super::{Failure, database::DatabaseArgs, duration, organization::checked_name, print, print_and_commit};
+use crate::{clock, entity::api_key, scope::Scope, store, value::KeyText};
 
 impl ValueEnum for Scope {
     fn value_variants<'a>() -> &'a [Self] {
@@ -30,15 +27,22 @@ pub enum KeyCommand {
         /// The organization's name.
         #[arg(long)]
         organization: String,
-        /// What the key is for, as the history will show it: 1 to 100 characters.
+        /// What the key is for, as the history will show it: 1 to 100 characters. No other key that works has it.
         #[arg(long)]
         name: String,
-        /// What the key allows; repeat it for more.
-        #[arg(long = "scope", required = true, value_name = "SCOPE")]
+        /// What the key allows; for more, repeat it or separate them by commas.
+        #[arg(long = "scope", required = true, value_name = "SCOPE", value_delimiter = ',')]
         scopes: Vec<Scope>,
         /// How long the key works, such as 90d or 12h; for ever without it.
-        #[arg(long)]
-        expires: Option<humantime::Duration>,
+        #[arg(long, value_parser = duration::lifetime)]
+        expires: Option<Duration>,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Make a key of the same name, scopes and lifetime and print it. The old one works until it is revoked.
+    Rotate {
+        /// The old key's lookup id, or the whole key.
+        lookup: String,
         #[command(flatten)]
         database: DatabaseArgs,
     },
@@ -52,7 +56,7 @@ pub enum KeyCommand {
     },
     /// Revoke a key, effective within 5 seconds.
     Revoke {
-        /// The key's lookup id: what stands between `ps_` and the next `_`.
+        /// The key's lookup id, which stands between `ps_` and the next `_`, or the whole key.
         lookup: String,
         #[command(flatten)]
         database: DatabaseArgs,
@@ -62,19 +66,45 @@ pub enum KeyCommand {
 pub async fn run(command: KeyCommand) -> Result<(), Failure> {
     match command {
         KeyCommand::Create { organization, name, scopes, expires, database } => {
-            let name = checked_name(&name)?;
-            let now = clock::now();
-            let expires_at = expires.map(|lifetime| expiry(now, *lifetime)).transpose()?;
+            let (organization, name) = (checked_name(&organization)?, checked_name(&name)?);
             let store = database.open().await?;
-            let organization = find(&store, &organization).await?;
-            println!("{}", create(&store, organization, name, &scopes, expires_at).await?);
+            let (tx, now) = (store.begin().await?, clock::now());
+            let found = store::organization::lock(&tx, &organization).await?;
+            let organization_id = found.ok_or_else(|| no_organization(&organization))?.id;
+            if let Some(live) = store::key::find_live(&tx, organization_id, &name, now).await? {
+                return Err(Failure::failed(format!(
+                    "there is a key {name:?} that works; for a new one in its place: profile-service key rotate {}",
+                    live.id
+                )));
+            }
+            let lifetime = expires.map(TimeDelta::from_std).transpose();
+            let lifetime = lifetime.map_err(|error| Failure::usage(error.to_string()))?;
+            let key = create(&tx, organization_id, name, joined(&scopes), lifetime, now).await?;
+            print_and_commit(tx, key).await?;
+            store.close().await;
+        }
+        KeyCommand::Rotate { lookup, database } => {
+            let lookup = lookup_of(&lookup)?;
+            let store = database.open().await?;
+            let (tx, now) = (store.begin().await?, clock::now());
+            let old = store::key::find(&tx, &lookup).await?.ok_or_else(|| no_key(&lookup))?;
+            if old.revoked_at.is_some() || old.expires_at.is_some_and(|end| end <= now) {
+                return Err(Failure::failed(format!(
+                    "the key {lookup:?} is revoked or expired: make one by key create"
+                )));
+            }
+            let lifetime = old.expires_at.map(|end| end - old.created_at);
+            let key = create(&tx, old.organization_id, old.name, old.scopes, lifetime, now).await?;
+            print_and_commit(tx, key).await?;
             store.close().await;
         }
         KeyCommand::List { organization, database } => {
             let store = database.open().await?;
-            let organization = find(&store, &organization).await?;
-            println!("LOOKUP\tNAME\tSCOPES\tCREATED\tEXPIRES\tREVOKED\tLAST USED");
-            for key in store::key::list(store.reader(), organization).await? {
+            let organization = checked_name(&organization)?;
+            let found = store::organization::find(store.reader(), &organization).await?;
+            let organization_id = found.ok_or_else(|| no_organization(&organization))?.id;
+            let mut lines = vec!["LOOKUP\tNAME\tSCOPES\tCREATED\tEXPIRES\tREVOKED\tLAST USED".to_owned()];
+            for key in store::key::list(store.reader(), organization_id).await? {
                 let api_key::Model {
                     id,
                     organization_id: _,
@@ -87,14 +117,16 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
                     last_used_at,
                 } = key;
                 let [expires, revoked, used] = [expires_at, revoked_at, last_used_at].map(shown);
-                println!("{id}\t{name}\t{scopes}\t{created_at:?}\t{expires}\t{revoked}\t{used}");
+                lines.push(format!("{id}\t{name}\t{scopes}\t{created_at:?}\t{expires}\t{revoked}\t{used}"));
             }
             store.close().await;
+            print(&lines.join("\n"))?;
         }
         KeyCommand::Revoke { lookup, database } => {
+            let lookup = lookup_of(&lookup)?;
             let store = database.open().await?;
             if !store::key::revoke(store.writer(), &lookup, clock::now()).await? {
-                return Err(Failure::failed(format!("there is no key {lookup:?}")));
+                return Err(no_key(&lookup));
             }
             store.close().await;
         }
@@ -104,40 +136,52 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
 
 /// Makes a key and answers its text, which is nowhere else.
 pub async fn create(
-    store: &Store,
-    organization: Uuid,
+    db: &impl ConnectionTrait,
+    organization_id: Uuid,
     name: String,
-    scopes: &[Scope],
-    expires_at: Option<DateTime<Utc>>,
+    scopes: String,
+    lifetime: Option<TimeDelta>,
+    now: DateTime<Utc>,
 ) -> Result<String, Failure> {
     let text = KeyText::generate();
-    let mut scopes: Vec<_> = scopes.iter().map(|scope| scope.name()).collect();
-    scopes.sort_unstable();
-    scopes.dedup();
+    let end = |lifetime| now.checked_add_signed(lifetime).ok_or_else(|| Failure::failed("the key would never end"));
     let key = api_key::Model {
         id: text.lookup.clone(),
-        organization_id: organization,
+        organization_id,
         name,
         secret_sha256: text.secret_sha256(),
-        scopes: scopes.join(" "),
-        created_at: clock::now(),
-        expires_at,
+        scopes,
+        created_at: now,
+        expires_at: lifetime.map(end).transpose()?,
         revoked_at: None,
         last_used_at: None,
     };
-    store::key::create(store.writer(), key).await?;
+    store::key::create(db, key).await?;
     Ok(text.expose())
 }
 
-async fn find(store: &Store, organization: &str) -> Result<Uuid, Failure> {
-    let organization = &checked_name(organization)?;
-    let found = store::organization::find(store.reader(), organization).await?;
-    found.map(|found| found.id).ok_or_else(|| Failure::failed(format!("there is no organization {organization:?}")))
+/// Scopes as a key has them in the database: by name, each once.
+pub fn joined(scopes: &[Scope]) -> String {
+    let mut names: Vec<_> = scopes.iter().map(|scope| scope.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(" ")
 }
 
-fn expiry(now: DateTime<Utc>, lifetime: std::time::Duration) -> Result<DateTime<Utc>, Failure> {
-    let end = TimeDelta::from_std(lifetime).ok().and_then(|lifetime| now.checked_add_signed(lifetime));
-    end.ok_or_else(|| Failure::usage("--expires is too far away"))
+/// The lookup id of a key, from itself or from the whole key. What is neither is not shown: it may be a secret.
+fn lookup_of(text: &str) -> Result<String, Failure> {
+    let lookup = text.trim().strip_prefix("ps_").map_or(text.trim(), |key| key.split('_').next().unwrap_or_default());
+    let valid = lookup.len() == 16 && lookup.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let form = "a lookup id is the 16 hexadecimal digits that stand between ps_ and the next _ of the key";
+    valid.then(|| lookup.to_owned()).ok_or_else(|| Failure::usage(form))
+}
+
+fn no_key(lookup: &str) -> Failure {
+    Failure::failed(format!("there is no key {lookup:?}"))
+}
+
+fn no_organization(name: &str) -> Failure {
+    Failure::failed(format!("there is no organization {name:?}"))
 }
 
 fn shown(time: Option<DateTime<Utc>>) -> String {

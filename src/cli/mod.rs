@@ -1,18 +1,32 @@
 //! The command line: parse, do, print, exit code. Results go to standard output, logs to standard error.
 
 mod database;
+mod duration;
 mod key;
 mod organization;
 mod serve;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ContextValue};
+use sea_orm::DatabaseTransaction;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use self::database::DatabaseArgs;
-use crate::{error::Error, telemetry};
+use crate::{
+    error::Error,
+    store::commit,
+    telemetry::{self, Log},
+};
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PROFILE_COMMIT"), ")");
+
+/// How long a transaction waits for its result to be printed.
+const PRINTING: Duration = Duration::from_secs(2);
 
 /// Keeps people's profiles, over gRPC. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -68,11 +82,11 @@ impl From<Error> for Failure {
 /// The exit code is 0 after success, 1 where something failed, 2 where the command line was wrong.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { serve, command } = Cli::parse();
-    telemetry::start();
+    let Cli { serve, command } = Cli::try_parse().unwrap_or_else(|error| without_secrets(error).exit());
+    let log = telemetry::start();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return end(Err(Failure::failed(format!("cannot start threads: {error}")))),
+        Err(error) => return end(&log, Err(Failure::failed(format!("cannot start threads: {error}")))),
     };
     let done = runtime.block_on(async {
         match command.unwrap_or(Command::Serve(serve)) {
@@ -83,14 +97,42 @@ pub fn main() -> ExitCode {
         }
     });
     runtime.shutdown_background(); // a second signal waits for nothing
-    end(done)
+    end(&log, done)
 }
 
-fn end(done: Result<(), Failure>) -> ExitCode {
+/// The error without words of the command line that may hold a secret: URLs and keys, which are given in wrong places.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    let secret = |word: &str| word.contains("://") || word.contains("ps_");
+    let given = error.context().filter(|(_, value)| secret(&value.to_string()));
+    for kind in given.map(|(kind, _)| kind).collect::<Vec<_>>() {
+        error.insert(kind, ContextValue::String("(not shown)".to_owned()));
+    }
+    error
+}
+
+/// Prints a result. Where that fails, the command has failed.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    printed.map_err(|error| Failure::failed(format!("the result cannot be printed: {error}")))
+}
+
+/// Commits once the result is printed: what nobody has seen is not stored. Nobody waits long for a transaction that
+/// waits for a pipe.
+async fn print_and_commit(tx: DatabaseTransaction, text: String) -> Result<(), Failure> {
+    let printing = timeout(PRINTING, spawn_blocking(move || print(&text))).await;
+    let late = || Failure::failed(format!("the result was not printed within {} s", PRINTING.as_secs()));
+    printing.ok().and_then(Result::ok).unwrap_or_else(|| Err(late()))?;
+    commit(tx).await.map_err(|error| {
+        Failure::failed(format!("what was printed may not be stored: {}", Failure::from(error).sentence))
+    })
+}
+
+fn end(log: &Log, done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { sentence, code }) => {
-            eprintln!("profile-service: {sentence}");
+            log.say(&format!("profile-service: {sentence}"));
             ExitCode::from(code)
         }
     }

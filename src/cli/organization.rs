@@ -1,15 +1,11 @@
 //! `organization create` and `organization list`.
 
 use clap::Subcommand;
+use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{Failure, database::DatabaseArgs};
-use crate::{
-    clock,
-    entity::organization,
-    store::{self, Store},
-    value,
-};
+use super::{Failure, database::DatabaseArgs, print, print_and_commit};
+use crate::{clock, entity::organization, store, value};
 
 #[derive(Debug, Subcommand)]
 pub enum OrganizationCommand {
@@ -32,34 +28,36 @@ pub async fn run(command: OrganizationCommand) -> Result<(), Failure> {
         OrganizationCommand::Create { name, database } => {
             let name = checked_name(&name)?;
             let store = database.open().await?;
-            let Some(id) = create(&store, &name).await? else {
+            let tx = store.begin().await?;
+            let Some(id) = create(&tx, &name).await? else {
                 return Err(Failure::failed(format!("there is an organization {name:?} already")));
             };
-            println!("{id}");
+            print_and_commit(tx, id.to_string()).await?;
             store.close().await;
         }
         OrganizationCommand::List { database } => {
             let store = database.open().await?;
-            println!("ID\tNAME\tCREATED");
+            let mut lines = vec!["ID\tNAME\tCREATED".to_owned()];
             for organization::Model { id, name, created_at } in store::organization::list(store.reader()).await? {
-                println!("{id}\t{name}\t{created_at:?}");
+                lines.push(format!("{id}\t{name}\t{created_at:?}"));
             }
             store.close().await;
+            print(&lines.join("\n"))?;
         }
     }
     Ok(())
 }
 
 /// Makes an organization, unless its name is taken.
-pub async fn create(store: &Store, name: &str) -> Result<Option<Uuid>, Failure> {
+pub async fn create(db: &impl ConnectionTrait, name: &str) -> Result<Option<Uuid>, Failure> {
     let id = clock::new_id();
     let organization = organization::Model { id, name: name.to_owned(), created_at: clock::now() };
-    Ok(store::organization::create(store.writer(), organization).await?.then_some(id))
+    Ok(store::organization::create(db, organization).await?.then_some(id))
 }
 
 /// A name for an organization or a key.
 pub fn checked_name(name: &str) -> Result<String, Failure> {
-    match value::clean(name).as_str() {
+    match &*value::clean(name) {
         "" => Err(Failure::usage("a name is required")),
         name => value::name(name).map_err(|rule| Failure::usage(format!("the name {rule}"))),
     }

@@ -1,20 +1,21 @@
 //! `serve`.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use clap::Args;
 use tokio::{
-    net::{TcpListener, TcpSocket},
+    net::{TcpListener, TcpSocket, lookup_host},
     signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, database::DatabaseArgs, key, organization};
+use super::{Failure, database::DatabaseArgs, duration, key, organization, print_and_commit};
 use crate::{
+    clock,
     read::Batches,
     scope::Scope,
-    server::{Drained, Limits, Server},
-    store::Store,
+    server::{Drained, Limits, Server, files},
+    store::{self, Store},
 };
 
 /// The organization and the key of a first start on the embedded database.
@@ -26,9 +27,9 @@ const BACKLOG: u32 = 1024;
 /// How to serve.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// The address to listen on; port 0 takes a free one, which the log tells.
-    #[arg(long, env = "PROFILE_LISTEN", default_value = "127.0.0.1:50051")]
-    listen: SocketAddr,
+    /// The address to listen on, or a name, which may stand for several; port 0 takes a free one, which the log tells.
+    #[arg(long, env = "PROFILE_LISTEN", default_value = "127.0.0.1:50051", value_parser = host_and_port)]
+    listen: String,
 
     #[command(flatten)]
     database: DatabaseArgs,
@@ -37,35 +38,34 @@ pub struct ServeArgs {
     #[arg(long, env = "PROFILE_MAX_IN_FLIGHT", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
     max_in_flight: u16,
 
-    /// Connections at the most; the next one is closed at once.
+    /// Connections at the most, as far as open files allow; the next one is closed at once.
     #[arg(long, env = "PROFILE_MAX_CONNECTIONS", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
 
     /// The age at which a connection is ended once its calls are, a tenth more or less, such as 5m.
-    #[arg(long, env = "PROFILE_MAX_CONNECTION_AGE", default_value = "5m")]
-    max_connection_age: humantime::Duration,
+    #[arg(long, env = "PROFILE_MAX_CONNECTION_AGE", default_value = "5m", value_parser = duration::connection_age)]
+    max_connection_age: Duration,
 
     /// How long calls in flight may take to end after SIGTERM or Ctrl-C, such as 10s.
-    #[arg(long, env = "PROFILE_DRAIN_TIMEOUT", default_value = "10s")]
-    drain_timeout: humantime::Duration,
+    #[arg(long, env = "PROFILE_DRAIN_TIMEOUT", default_value = "10s", value_parser = duration::drain)]
+    drain_timeout: Duration,
 }
 
 /// Serves until SIGTERM or Ctrl-C, then drains. A second signal ends the program at once.
 pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
-    let listener = listen(args.listen);
-    let listener = listener.map_err(|error| Failure::failed(format!("cannot listen on {}: {error}", args.listen)))?;
-    let address =
-        listener.local_addr().map_err(|error| Failure::failed(format!("the port has no address: {error}")))?;
+    let connections = files::connections(args.max_connections.into(), args.database.connections());
+    let connections = connections.map_err(Failure::failed)?;
     let opening = async {
-        let store = args.database.open().await?;
+        let (listeners, addresses) = listen(&args.listen).await?;
+        let store = args.database.open_or_create().await?;
         if args.database.is_default() {
-            greet(&store, address).await?;
+            greet(&store, addresses[0]).await?;
         }
-        Ok::<_, Failure>(store)
+        Ok::<_, Failure>((listeners, addresses, store))
     };
-    let store = tokio::select! {
-        store = opening => store?,
+    let (listeners, addresses, store) = tokio::select! {
+        opened = opening => opened?,
         () = signals.next() => return Err(Failure::failed("stopped by a signal before it served")),
     };
 
@@ -73,12 +73,15 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let limits = Limits {
         in_flight: args.max_in_flight.into(),
         reads: Batches::default(),
-        connections: args.max_connections.into(),
-        connection_age: *args.max_connection_age,
-        drain: *args.drain_timeout,
+        connections,
+        connection_age: args.max_connection_age,
+        drain: args.drain_timeout,
     };
-    let serving = Server::new(listener, store, limits).run(stop.clone());
-    tracing::info!(%address, version = super::VERSION, "listening");
+    let serving = Server::new(listeners, store, limits).run(stop.clone());
+    let database = args.database.url()?;
+    for address in addresses {
+        tracing::info!(%address, %database, version = super::VERSION, "listening");
+    }
     tokio::select! {
         ended = serving => match ended {
             Ok(Drained::Whole) => tracing::info!("drained"),
@@ -90,8 +93,45 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Takes an address or a name, with a port.
+fn host_and_port(text: &str) -> Result<String, &'static str> {
+    let name =
+        text.rsplit_once(':').filter(|(name, port)| !name.contains([':', '/', '@']) && port.parse::<u16>().is_ok());
+    let valid = text.parse::<SocketAddr>().is_ok() || name.is_some_and(|(name, _)| !name.is_empty());
+    if valid { Ok(text.to_owned()) } else { Err("it must be ADDRESS:PORT or NAME:PORT") }
+}
+
+/// Listens on every address that the name stands for.
+async fn listen(name: &str) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
+    let listening = async { bind_all(lookup_host(name).await?) };
+    listening.await.map_err(|error| Failure::failed(format!("cannot listen on {name}: {error}")))
+}
+
+/// Listens on all these addresses that the machine has, on one port, and at least on one: a name such as localhost may
+/// stand for an address of IPv6 where there is none.
+fn bind_all(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
+    let (mut listeners, mut bound) = (Vec::new(), Vec::<SocketAddr>::new());
+    let mut absent = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for mut address in addresses {
+        if let (0, Some(first)) = (address.port(), bound.first()) {
+            address.set_port(first.port());
+        }
+        match bind(address) {
+            Ok(listener) => {
+                bound.push(listener.local_addr()?);
+                listeners.push(listener);
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
+                return Err(error);
+            }
+            Err(error) => absent = error,
+        }
+    }
+    if listeners.is_empty() { Err(absent) } else { Ok((listeners, bound)) }
+}
+
 /// Listens with a queue that a burst of connections does not overflow.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -100,16 +140,25 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// The first start on the embedded database makes an organization and a key, and shows how to use them.
 async fn greet(store: &Store, address: SocketAddr) -> Result<(), Failure> {
-    if !crate::store::organization::list(store.reader()).await?.is_empty() {
+    if !store::organization::list(store.reader()).await?.is_empty() {
         return Ok(());
     }
-    if let Some(organization) = organization::create(store, DEMO).await? {
-        let key = key::create(store, organization, DEMO.to_owned(), &Scope::ALL, None).await?;
-        println!("First start: here is the organization {DEMO:?} with a key, which is shown only now:\n");
-        println!("  {key}\n\nTry it:\n");
-        println!("  grpcurl -plaintext -H 'cv-api-key: {key}' \\");
-        println!("    -d '{{\"profile\": {{\"first_name\": \"John\", \"last_name\": \"Doe\"}}}}' \\");
-        println!("    {address} profiles.v1.ProfileService/CreateProfile\n");
+    let tx = store.begin().await?;
+    if let Some(organization) = organization::create(&tx, DEMO).await? {
+        let key = key::create(&tx, organization, DEMO.to_owned(), key::joined(&Scope::ALL), None, clock::now()).await?;
+        let greeting = format!(
+            "First start: here is the organization {DEMO:?} with a key, which is shown only now:
+
+  {key}
+
+Try it in a second terminal:
+
+  grpcurl -plaintext -H 'cv-api-key: {key}' \\
+    -d '{{\"profile\": {{\"first_name\": \"John\", \"last_name\": \"Doe\"}}}}' \\
+    {address} profiles.v1.ProfileService/CreateProfile
+"
+        );
+        print_and_commit(tx, greeting).await?;
     }
     Ok(())
 }
@@ -136,6 +185,37 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_addresses_are_listened_on_at_one_port_but_for_those_that_the_machine_has_not() {
+        let documentation = [192, 0, 2, 1]; // RFC 5737
+        let name = [documentation, [127, 0, 0, 1], [127, 0, 0, 2]].map(|address| SocketAddr::from((address, 0)));
+        let (listeners, bound) = bind_all(name.into_iter()).expect("a port");
+        assert_eq!((listeners.len(), bound.len()), (2, 2));
+        assert_eq!(bound[0].port(), bound[1].port());
+        for address in bound {
+            TcpStream::connect(address).expect("a connection");
+            assert_eq!(bind_all([name[0], address].into_iter()).expect_err("taken").kind(), io::ErrorKind::AddrInUse);
+        }
+        bind_all(name.into_iter().take(1)).expect_err("no address of this machine");
+    }
+
+    #[test]
+    fn an_address_or_a_name_with_a_port_is_listened_on() {
+        for text in ["127.0.0.1:0", "[::1]:50051", "localhost:50051", "profiles.example:0"] {
+            host_and_port(text).expect(text);
+        }
+        for text in ["", "localhost", ":50051", "localhost:", "localhost:65536", "http://localhost:1", "::1:50051"] {
+            host_and_port(text).expect_err(text);
         }
     }
 }

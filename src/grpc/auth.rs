@@ -1,6 +1,6 @@
 //! Who may call what: one table, and the key in the metadata.
 
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use tonic::Request;
 
 use crate::{
@@ -12,14 +12,16 @@ use crate::{
 };
 
 /// The header of the documented REST API; `authorization: Bearer KEY` says the same.
-const API_KEY: &str = "cv-api-key";
+const API_KEY: HeaderName = HeaderName::from_static("cv-api-key");
 
 /// What a method requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// No key: balancers have none.
     Health,
-    /// No key: tools ask before they have one.
+    /// No key either, and a stream: it is told whatever changes.
+    HealthWatch,
+    /// No key: tools ask before they have one. A stream.
     Reflection,
     /// A key with this scope.
     Key(Scope),
@@ -28,7 +30,7 @@ pub enum Access {
 /// What each method requires. A method that is not here is refused.
 const METHODS: [(&str, Access); 14] = [
     ("/grpc.health.v1.Health/Check", Access::Health),
-    ("/grpc.health.v1.Health/Watch", Access::Health),
+    ("/grpc.health.v1.Health/Watch", Access::HealthWatch),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Reflection),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Reflection),
     ("/profiles.v1.ProfileService/CreateProfile", Access::Key(Scope::ProfilesWrite)),
@@ -48,18 +50,30 @@ pub fn access(path: &str) -> Option<Access> {
     METHODS.iter().find(|(method, _)| *method == path).map(|(_, access)| *access)
 }
 
-/// The key in the metadata. Two different keys are no key: nobody could tell which one was meant.
+/// The key in the metadata. `cv-api-key` decides; beside it a proxy's own token is overlooked, and another key is one
+/// too many: nobody could tell which one was meant. An empty header is none.
 pub fn presented(headers: &HeaderMap) -> Result<KeyText> {
-    let own = headers.get_all(API_KEY).iter().map(|value| value.to_str().map_err(|_| Error::ApiKeyInvalid));
-    let bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| value.to_str().map(bearer).transpose());
-    let mut keys = own.chain(bearers.map(|token| token.map_err(|_| Error::ApiKeyInvalid)));
-    let key = keys.next().ok_or(Error::ApiKeyMissing)??;
-    for other in keys {
-        if other? != key {
-            return Err(Error::ApiKeyInvalid);
-        }
+    let own = one_of(values(headers, &API_KEY))?;
+    let authorization = one_of(values(headers, &AUTHORIZATION).map(|value| bearer(value).ok_or(value)))?;
+    let bearer = authorization.and_then(std::result::Result::ok);
+    match (own, bearer.map(KeyText::parse)) {
+        (None, None) => Err(Error::ApiKeyMissing),
+        (None, Some(bearer)) => bearer.ok_or(Error::ApiKeyInvalid),
+        (Some(own), Some(Some(_))) if bearer != Some(own) => Err(Error::ApiKeyInvalid),
+        (Some(own), _) => KeyText::parse(own).ok_or(Error::ApiKeyInvalid),
     }
-    KeyText::parse(key.trim()).ok_or(Error::ApiKeyInvalid)
+}
+
+/// What this header says, each time that it says anything. What is no text is no key either.
+fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let texts = headers.get_all(name).into_iter().map(|value| value.to_str().map_or("no text", str::trim));
+    texts.filter(|text| !text.is_empty())
+}
+
+/// The one value of a header, however often it is there.
+fn one_of<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Result<Option<T>> {
+    let Some(first) = values.next() else { return Ok(None) };
+    if values.all(|value| value == first) { Ok(Some(first)) } else { Err(Error::ApiKeyInvalid) }
 }
 
 /// The token of the bearer scheme (RFC 6750), whose name has no case.
@@ -78,7 +92,8 @@ pub fn permit<T>(request: &Request<T>) -> Result<Permit> {
     extension(request)
 }
 
-fn extension<T, E: Clone + Send + Sync + 'static>(request: &Request<T>) -> Result<E> {
+/// What the layers around a call have put beside its request.
+pub fn extension<T, E: Clone + Send + Sync + 'static>(request: &Request<T>) -> Result<E> {
     let extension = request.extensions().get().cloned();
     extension.ok_or_else(|| Error::Internal("a call came past authentication".to_owned()))
 }

@@ -63,7 +63,7 @@ pub fn update(request: pb::UpdateProfileRequest, now: DateTime<Utc>) -> Result<C
     let sent = data.email.take().unwrap_or_default();
     let email = draft.input.required("data.email", &sent, value::email);
     draft.profile("data", data, &Mask::Present);
-    let target = Target::Email { email, sent: SecretString::from(value::clean(&sent)) };
+    let target = Target::Email { email, sent: SecretString::from(value::clean(&sent).into_owned()) };
     draft.finish(target, &request_id, validate_only)
 }
 
@@ -110,12 +110,6 @@ fn status_time_in(time: Option<Timestamp>, now: DateTime<Utc>) -> Result<DateTim
     if time > now + CLOCK_SKEW { Err(Rule::TimeAhead) } else { Ok(time) }
 }
 
-/// The version that must be current; none was sent where it is empty.
-fn etag(text: &str) -> Option<String> {
-    let text = value::clean(text);
-    (!text.is_empty()).then_some(text)
-}
-
 /// A change while its request is judged.
 struct Draft {
     rpc: Rpc,
@@ -147,9 +141,9 @@ impl Draft {
         self.columns(&format!("{field}."), convert::columns(profile, mask), &etag);
     }
 
-    /// Sets these columns if the etag is current. Violations name their fields after this prefix.
-    fn columns(&mut self, prefix: &str, sent: Vec<(Column, String)>, version: &str) {
-        self.etag = etag(version);
+    /// Sets these columns if the etag, where one is sent, is current. Violations name their fields after this prefix.
+    fn columns(&mut self, prefix: &str, sent: Vec<(Column, String)>, etag: &str) {
+        self.etag = self.input.optional(&format!("{prefix}etag"), etag, value::etag);
         self.edit = Edit::Columns(self.input.columns(prefix, sent, self.now));
     }
 

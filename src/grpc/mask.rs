@@ -1,5 +1,7 @@
 //! Update masks (AIP-134, AIP-161).
 
+use std::collections::BTreeSet;
+
 use prost_types::FieldMask;
 use sea_orm::IdenStatic as _;
 
@@ -8,6 +10,12 @@ use crate::{
     error::{Error, Result},
     profile::policy,
 };
+
+/// How many refused paths a message names: a mask may have thousands, and a message travels in a header.
+const NAMED_PATHS: usize = 10;
+
+/// The longest path that a message names, in characters.
+const NAMED_PATH: usize = 50;
 
 /// The fields that a write names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +38,11 @@ impl Mask {
             Ok(Self::Present)
         } else if paths == ["*"] {
             Ok(Self::All)
-        } else if paths.iter().all(|path| policy::mutable().any(|column| column.as_str() == path)) {
+        } else if paths.iter().all(|path| is_mutable(path)) {
             Ok(Self::Named(paths))
         } else {
             let mutable: Vec<_> = policy::mutable().map(|column| column.as_str()).collect();
-            Err(Error::InvalidUpdateMask(mutable.join(", ")))
+            Err(Error::InvalidUpdateMask { refused: refused(&paths), mutable: mutable.join(", ") })
         }
     }
 
@@ -48,6 +56,49 @@ impl Mask {
     }
 }
 
+/// What a mask cannot have, each path once: by its name where it looks like one, else by number, for it may be anything.
+fn refused(paths: &[String]) -> String {
+    let refused: BTreeSet<_> = paths.iter().filter(|path| !is_mutable(path)).map(String::as_str).collect();
+    let (names, others): (Vec<&str>, Vec<&str>) = refused.into_iter().partition(|path| *path == "*" || is_name(path));
+    let unnamed = names.len().saturating_sub(NAMED_PATHS) + others.len();
+    let mut parts: Vec<_> = names.into_iter().take(NAMED_PATHS).map(told).collect();
+    match unnamed {
+        0 => {}
+        1 => parts.push("1 path that is not named here".to_owned()),
+        more => parts.push(format!("{more} paths that are not named here")),
+    }
+    parts.join(", ")
+}
+
+/// A refused path, and what was perhaps meant.
+fn told(path: &str) -> String {
+    match meant(path) {
+        _ if path == "*" => "`*` among others".to_owned(),
+        Some(column) => format!("`{path}` (did you mean `{}`?)", column.as_str()),
+        None => format!("`{path}`"),
+    }
+}
+
+/// The column whose name ends this path, in whatever case: `postalCode`, `profile.postal_code`, `Postal_Code`.
+fn meant(path: &str) -> Option<Column> {
+    let plain = |name: &str| name.replace('_', "").to_ascii_lowercase();
+    let last = plain(path.rsplit('.').next()?);
+    policy::mutable().find(|column| plain(column.as_str()) == last)
+}
+
+/// Whether the path looks like the name of a field: letters, digits and `_`, and dots between.
+fn is_name(path: &str) -> bool {
+    let is_part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic())
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    path.len() <= NAMED_PATH && path.split('.').all(is_part)
+}
+
+fn is_mutable(path: &str) -> bool {
+    policy::mutable().any(|column| column.as_str() == path)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -56,7 +107,11 @@ mod tests {
     use super::*;
 
     fn parse<const N: usize>(paths: [&str; N]) -> Result<Mask> {
-        Mask::parse(Some(FieldMask { paths: paths.map(str::to_owned).to_vec() }))
+        parse_all(&paths)
+    }
+
+    fn parse_all(paths: &[&str]) -> Result<Mask> {
+        Mask::parse(Some(FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() }))
     }
 
     #[test]
@@ -85,11 +140,46 @@ mod tests {
             "Email",
             " email",
         ] {
-            assert!(matches!(parse([path]), Err(Error::InvalidUpdateMask(_))), "{path:?}");
-            assert!(matches!(parse(["email", path]), Err(Error::InvalidUpdateMask(_))), "{path:?}");
+            assert!(matches!(parse([path]), Err(Error::InvalidUpdateMask { .. })), "{path:?}");
+            assert!(matches!(parse(["email", path]), Err(Error::InvalidUpdateMask { .. })), "{path:?}");
         }
-        assert!(matches!(parse(["*", "email"]), Err(Error::InvalidUpdateMask(_))));
-        assert!(matches!(parse(["*", "*"]), Err(Error::InvalidUpdateMask(_))));
+        assert!(matches!(parse(["*", "email"]), Err(Error::InvalidUpdateMask { .. })));
+        assert!(matches!(parse(["*", "*"]), Err(Error::InvalidUpdateMask { .. })));
+    }
+
+    #[test]
+    fn refused_paths_are_named_as_far_as_they_look_like_names_and_each_once() {
+        let refused = |paths: &[&str]| match parse_all(paths) {
+            Err(Error::InvalidUpdateMask { refused, mutable: _ }) => refused,
+            other => panic!("{other:?}"),
+        };
+        let table = [
+            (vec!["city", "nickname"], "`nickname`"),
+            (vec!["role", "id", "role", "etag"], "`etag`, `id`, `role`"),
+            (vec!["postalCode"], "`postalCode` (did you mean `postal_code`?)"),
+            (vec!["Address2"], "`Address2` (did you mean `address2`?)"),
+            (vec!["FIRST_NAME"], "`FIRST_NAME` (did you mean `first_name`?)"),
+            (vec!["profile.city"], "`profile.city` (did you mean `city`?)"),
+            (vec!["data.phoneNumber"], "`data.phoneNumber` (did you mean `phone_number`?)"),
+            (vec!["city.name"], "`city.name`"),
+            (vec!["*", "city"], "`*` among others"),
+            (vec!["*", "*"], "`*` among others"),
+            (vec![""], "1 path that is not named here"),
+            (
+                vec!["ada@example.com", "+15551234567", "1995-10-01", "a b", "city,state", "zo\u{eb}"],
+                "6 paths that are not named here",
+            ),
+            (vec!["city.", ".city", "9", "_"], "4 paths that are not named here"),
+            (vec!["*", "cities", " email"], "`*` among others, `cities`, 1 path that is not named here"),
+        ];
+        for (paths, told) in table {
+            assert_eq!(refused(&paths), told, "{paths:?}");
+        }
+        let long = "x".repeat(NAMED_PATH + 1);
+        assert_eq!(refused(&[&long, &long[1..]]), format!("`{}`, 1 path that is not named here", &long[1..]));
+        let many: Vec<_> = (10..1000).map(|number| format!("x{number}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        assert!(refused(&many).ends_with("`x107`, `x108`, 980 paths that are not named here"), "{}", refused(&many));
     }
 
     proptest! {

@@ -6,17 +6,21 @@ mod change;
 mod convert;
 mod mask;
 mod profile;
-mod status;
+pub mod status;
 mod support;
 
 use chrono::{DateTime, Utc};
 use tonic::{Request, Response, metadata::MetadataValue};
 
+use self::status::Unrepeatable;
 use crate::{
     clock,
     entity::profile::Model,
     error::Result,
-    profile::change::{Author, Change, Written},
+    profile::{
+        change::{Author, Change, Written},
+        policy::Rpc,
+    },
     read::Profiles,
     store::Store,
     write::Writer,
@@ -63,7 +67,12 @@ impl Api {
     ) -> Result<Written> {
         let (author, permit) = (auth::author(&request)?, auth::permit(&request)?);
         let now = clock::now();
+        let unrepeatable: Unrepeatable = auth::extension(&request)?;
         let change = change(request.into_inner(), now, &author)?;
+        // A report is one with a request id: made twice it is made once.
+        if change.claim.is_none() && !change.validate_only && !matches!(change.rpc, Rpc::ReportCaseStatus) {
+            unrepeatable.set();
+        }
         self.writer.write(author, permit, change, now).await
     }
 }

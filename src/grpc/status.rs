@@ -1,13 +1,22 @@
 //! Errors as gRPC statuses with details (AIP-193): the one place that maps them, and logs a cause once.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use tonic::{Code, Status};
+use http::{HeaderName, HeaderValue};
+use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt as _};
 
 use crate::{
     error::{Error, Violation},
     telemetry,
+    value::Rule,
 };
 
 /// The domain of every reason.
@@ -16,12 +25,24 @@ const DOMAIN: &str = "profile-service";
 /// When a caller may try again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// The reason of a method, or an encoding of messages, that there is not.
+const UNIMPLEMENTED: &str = "UNIMPLEMENTED";
+
+/// Tells a client library in how many milliseconds to repeat a call, or never to (gRFC A6): most obey it, and none reads
+/// `RetryInfo`.
+pub const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// The pushback of a call that must not be repeated by itself.
+pub const NEVER: HeaderValue = HeaderValue::from_static("-1");
+
 /// The code and the stable reason of an error.
 const fn code(error: &Error) -> (Code, &'static str) {
     match error {
         Error::InvalidMessage => (Code::InvalidArgument, "INVALID_MESSAGE"),
+        Error::MessageTooLarge(_) => (Code::OutOfRange, "MESSAGE_TOO_LARGE"),
+        Error::UnknownMethod => (Code::Unimplemented, UNIMPLEMENTED),
         Error::InvalidFields(_) => (Code::InvalidArgument, "INVALID_FIELDS"),
-        Error::InvalidUpdateMask(_) => (Code::InvalidArgument, "INVALID_UPDATE_MASK"),
+        Error::InvalidUpdateMask { .. } => (Code::InvalidArgument, "INVALID_UPDATE_MASK"),
         Error::InvalidPageToken => (Code::InvalidArgument, "INVALID_PAGE_TOKEN"),
         Error::RequestIdReused => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
         Error::ApiKeyMissing => (Code::Unauthenticated, "API_KEY_MISSING"),
@@ -80,12 +101,97 @@ impl From<Error> for Status {
             Error::Internal(cause) => tracing::error!(cause, "internal error"),
             _ => {}
         }
-        Self::with_error_details(code, error.to_string(), details)
+        let mut metadata = http::HeaderMap::new();
+        if details.retry_info().is_some() {
+            // Whoever was refused together does not come again together.
+            let delay = RETRY_DELAY.mul_f64(rand::random_range(0.5..=1.5)).as_millis();
+            metadata.insert(PUSHBACK, HeaderValue::from(u64::try_from(delay).unwrap_or(u64::MAX)));
+        } else if matches!(error, Error::EtagMismatch) {
+            metadata.insert(PUSHBACK, NEVER);
+        }
+        let metadata = MetadataMap::from_headers(metadata);
+        Self::with_error_details_and_metadata(code, error.to_string(), details, metadata)
     }
 }
 
-fn field_violation(violation: &Violation) -> FieldViolation {
-    FieldViolation::new(&violation.field, violation.rule.to_string())
+/// The status with a reason, where tonic itself has refused a call: ours always have one.
+pub fn explained(status: &Status) -> Option<Status> {
+    if !status.details().is_empty() {
+        return None;
+    }
+    match status.code() {
+        Code::Internal => Some(Error::InvalidMessage.into()),
+        Code::Unimplemented => {
+            telemetry::note_reason(UNIMPLEMENTED);
+            let details = ErrorDetails::with_error_info(UNIMPLEMENTED, DOMAIN, HashMap::new());
+            // Its metadata says which encodings there are.
+            let (message, metadata) = (status.message(), status.metadata().clone());
+            Some(Status::with_error_details_and_metadata(status.code(), message, details, metadata))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a call must not be made again where nobody knows what became of it: a write without a request id, which says
+/// so of itself as soon as it has been read.
+#[derive(Clone, Default)]
+pub struct Unrepeatable(Arc<AtomicBool>);
+
+impl Unrepeatable {
+    pub fn set(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    /// Whether this is how such a call has ended.
+    pub fn forbids(&self, status: &Status) -> bool {
+        let unknown = match status.code() {
+            Code::DeadlineExceeded => true,
+            // A database that cannot be reached says when to come again: nothing was executed.
+            Code::Unavailable => !status.metadata().contains_key(PUSHBACK.as_str()),
+            _ => false,
+        };
+        unknown && self.0.load(Relaxed)
+    }
+}
+
+fn field_violation(Violation { field, rule }: &Violation) -> FieldViolation {
+    FieldViolation {
+        field: field.clone(),
+        description: rule.to_string(),
+        reason: field_reason(*rule).to_owned(),
+        localized_message: None,
+    }
+}
+
+/// The stable reason of a violation. The comments of `profile_service.proto` list them all.
+const fn field_reason(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Required | Rule::EmailOrPhone => "REQUIRED",
+        Rule::Length(_) => "TOO_LONG",
+        Rule::Selectors => "TOO_MANY_VARIATION_SELECTORS",
+        Rule::Control => "CONTROL_CHARACTER",
+        Rule::Separator => "SEPARATOR",
+        Rule::BidiControl => "BIDIRECTIONAL_CONTROL",
+        Rule::Noncharacter => "NONCHARACTER",
+        Rule::Email => "INVALID_EMAIL",
+        Rule::EmailDomain => "INVALID_EMAIL_DOMAIN",
+        Rule::DateOfBirth => "INVALID_DATE_OF_BIRTH",
+        Rule::Gender => "INVALID_GENDER",
+        Rule::PhoneNumber => "INVALID_PHONE_NUMBER",
+        Rule::TrunkZero => "TRUNK_ZERO",
+        Rule::State => "INVALID_STATE",
+        Rule::Country => "INVALID_COUNTRY",
+        Rule::PostalCode => "INVALID_POSTAL_CODE",
+        Rule::Uuid => "INVALID_UUID",
+        Rule::Etag => "INVALID_ETAG",
+        Rule::Action => "INVALID_ACTION",
+        Rule::Role => "INVALID_ROLE",
+        Rule::CaseStatus => "INVALID_CASE_STATUS",
+        Rule::Time => "INVALID_TIME",
+        Rule::TimeAhead => "TIME_AHEAD",
+        Rule::Negative => "NEGATIVE",
+        Rule::OutputOnly => "OUTPUT_ONLY",
+    }
 }
 
 fn locked_violation(field: &String) -> PreconditionViolation {
@@ -94,11 +200,16 @@ fn locked_violation(field: &String) -> PreconditionViolation {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+    use sea_orm::Iterable as _;
     use secrecy::SecretString;
     use uuid::Uuid;
 
     use super::*;
-    use crate::{scope::Scope, value::Rule};
+    use crate::{grpc::pb, scope::Scope};
 
     /// Every error as its caller reads it: a changed word of the contract is a changed line.
     #[test]
@@ -107,8 +218,10 @@ mod tests {
         let cause = || "cause".to_owned();
         let errors = [
             Error::InvalidMessage,
+            Error::MessageTooLarge(65536),
+            Error::UnknownMethod,
             Error::InvalidFields(vec![Violation { field: "profile.dob".to_owned(), rule: Rule::DateOfBirth }]),
-            Error::InvalidUpdateMask("first_name, email".to_owned()),
+            Error::InvalidUpdateMask { refused: "`role`".to_owned(), mutable: "first_name, email".to_owned() },
             Error::InvalidPageToken,
             Error::RequestIdReused,
             Error::ApiKeyMissing,
@@ -133,8 +246,10 @@ mod tests {
         let table: Vec<_> = errors.map(|error| line(&Status::from(error))).into();
         insta::assert_snapshot!(table.join("\n"), @r"
     InvalidArgument INVALID_MESSAGE [] The request is not a readable message of this method.
-    InvalidArgument INVALID_FIELDS [BadRequest] Invalid fields: profile.dob must be a real date in the form YYYY-MM-DD, not before 1900-01-01 and not in the future.
-    InvalidArgument INVALID_UPDATE_MASK [] The update mask must be empty, or `*` alone, or name fields that can be changed: first_name, email.
+    OutOfRange MESSAGE_TOO_LARGE [] A message of this method may have 65536 bytes at the most.
+    Unimplemented UNIMPLEMENTED [] There is no such method.
+    InvalidArgument INVALID_FIELDS [BadRequest] Invalid fields: profile.dob must be a real date in the form YYYY-MM-DD, such as 1995-10-01, not before 1900-01-01 and not in the future.
+    InvalidArgument INVALID_UPDATE_MASK [] The update mask cannot have `role`. It must be empty, or `*` alone, or name fields that can be changed: first_name, email.
     InvalidArgument INVALID_PAGE_TOKEN [] The page token is not one of this profile's list. Start again without one.
     InvalidArgument REQUEST_ID_REUSED [] The request id has been used with another request. Use a new one.
     Unauthenticated API_KEY_MISSING [] An API key is required: send it as cv-api-key, or as a bearer token in authorization.
@@ -148,14 +263,61 @@ mod tests {
     FailedPrecondition CASE_OF_ANOTHER_PROFILE [] The case is about another profile.
     AlreadyExists PHONE_NUMBER_IN_USE [] Unable to use this phone number. Please use a different one
     AlreadyExists EMAIL_IN_USE [] Unable to use this email. Please use a different one
-    Aborted ETAG_MISMATCH [] The etag is not the profile's current one. Read the profile again.
-    Aborted TRANSACTION_CONFLICT [RetryInfo] Other writes were in the way. Try again.
-    ResourceExhausted OVERLOADED [RetryInfo] The service has too much to do at once. Try again later.
+    Aborted ETAG_MISMATCH [never again] The etag is not the profile's current one. Read the profile again.
+    Aborted TRANSACTION_CONFLICT [RetryInfo pushback] Other writes were in the way. Try again.
+    ResourceExhausted OVERLOADED [RetryInfo pushback] The service has too much to do at once. Try again later.
     DeadlineExceeded DEADLINE_EXCEEDED [] The deadline is over. A write may have been made: repeat it with the same request id.
-    Unavailable DATABASE_UNAVAILABLE [RetryInfo] The database cannot be reached. Try again later.
+    Unavailable DATABASE_UNAVAILABLE [RetryInfo pushback] The database cannot be reached. Try again later.
     Unavailable OUTCOME_UNKNOWN [] The write may have been made or not. Repeat it with the same request id.
     Internal INTERNAL [] The service failed; the fault is on its side and in its log.
     ");
+    }
+
+    /// Every rule as its caller reads it.
+    #[test]
+    fn every_violation_has_its_reason_and_sentence() {
+        let table: Vec<_> = Rule::iter().map(|rule| format!("{} {rule}", field_reason(rule))).collect();
+        insta::assert_snapshot!(table.join("\n"), @r"
+    REQUIRED is required
+    TOO_LONG must be at most 0 characters
+    TOO_MANY_VARIATION_SELECTORS must not have more variation selectors than characters
+    CONTROL_CHARACTER must not contain control characters
+    SEPARATOR must not contain the separators U+2028 and U+2029
+    BIDIRECTIONAL_CONTROL must not contain bidirectional controls, U+202A to U+202E and U+2066 to U+2069
+    NONCHARACTER must not contain noncharacters, such as U+FFFF
+    INVALID_EMAIL must be a plain ASCII e-mail address of at most 254 characters, such as name@example.com, without a display name or a quoted local part
+    INVALID_EMAIL_DOMAIN must have a host name after the @, such as example.com: two labels or more of ASCII letters, digits and inner hyphens, each of at most 63 characters, the last not all digits
+    INVALID_DATE_OF_BIRTH must be a real date in the form YYYY-MM-DD, such as 1995-10-01, not before 1900-01-01 and not in the future
+    INVALID_GENDER must be MALE, FEMALE, OTHER, or GENDER_UNSPECIFIED to clear it
+    INVALID_PHONE_NUMBER must be an E.164 number, such as +15551234567: + and 2 to 15 digits, the first of them not 0
+    TRUNK_ZERO must be without the trunk zero (0), which is dialed inside the country only: +442079460958, not +44 (0)20 7946 0958
+    INVALID_STATE must be two letters, such as NY
+    INVALID_COUNTRY must be an assigned ISO 3166-1 alpha-2 code, such as US
+    INVALID_POSTAL_CODE must be 1 to 12 digits, such as 01010
+    INVALID_UUID must be a UUID in its hyphenated form, such as 01890000-0000-7000-8000-000000000000
+    INVALID_ETAG must be an etag as answered, with its quotes
+    INVALID_ACTION must be UPDATE_PROFILE
+    INVALID_ROLE must be USER, PROVIDER, SUPPORT or ADMIN
+    INVALID_CASE_STATUS must be OPEN, ASSIGNED, IN_PROGRESS, APPROVED, REJECTED, NO_DECISION or CANCELLED
+    INVALID_TIME must be a time between the years 1 and 9999
+    TIME_AHEAD must not be more than 5 minutes ahead of the server's clock
+    REQUIRED is required, or phone_number
+    NEGATIVE must not be negative
+    OUTPUT_ONLY is output only
+    ");
+    }
+
+    #[test]
+    fn the_contract_lists_the_reasons_of_all_violations_and_no_other() {
+        let contract = FileDescriptorSet::decode(pb::DESCRIPTORS).expect("descriptors");
+        let comments =
+            contract.file.iter().filter_map(|file| file.source_code_info.as_ref()).flat_map(|info| &info.location);
+        let listed: BTreeSet<_> = comments
+            .flat_map(|location| location.leading_comments().lines())
+            .filter_map(|line| line.strip_prefix(" - `")?.split_once('`'))
+            .map(|(reason, _)| reason)
+            .collect();
+        assert_eq!(listed, Rule::iter().map(field_reason).collect());
     }
 
     fn line(status: &Status) -> String {
@@ -167,8 +329,37 @@ mod tests {
             details.precondition_failure().map(|_| "PreconditionFailure"),
             details.resource_info().map(|_| "ResourceInfo"),
             details.retry_info().map(|_| "RetryInfo"),
+            pushback(status),
         ];
         let further: Vec<_> = further.into_iter().flatten().collect();
         format!("{:?} {} [{}] {}", status.code(), info.reason, further.join(" "), status.message())
+    }
+
+    fn pushback(status: &Status) -> Option<&'static str> {
+        let milliseconds: i64 = status.metadata().get(PUSHBACK.as_str())?.to_str().ok()?.parse().expect("a number");
+        Some(if milliseconds == -1 {
+            "never again"
+        } else {
+            assert!((500..=1500).contains(&milliseconds), "{milliseconds} ms");
+            "pushback"
+        })
+    }
+
+    #[test]
+    fn only_a_write_that_cannot_be_repeated_and_may_have_been_made_is_never_to_be_tried_again() {
+        let (write, other) = (Unrepeatable::default(), Unrepeatable::default());
+        write.set();
+        let cause = || "cause".to_owned();
+        let errors = [
+            (Error::DeadlineExceeded, true),
+            (Error::OutcomeUnknown(cause()), true),
+            (Error::DatabaseUnavailable(cause()), false),
+            (Error::Overloaded, false),
+            (Error::Internal(cause()), false),
+        ];
+        for (error, never) in errors {
+            let status = Status::from(error);
+            assert_eq!((write.forbids(&status), other.forbids(&status)), (never, false), "{status:?}");
+        }
     }
 }

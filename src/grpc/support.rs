@@ -1,5 +1,6 @@
 //! SupportService.
 
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -8,6 +9,7 @@ use super::{
     pb::{self, find_profile_request::By, support_service_server::SupportService},
 };
 use crate::{
+    entity::profile_change,
     error::{Error, Result},
     profile::fields::Input,
     read::{self, Contact},
@@ -20,6 +22,12 @@ const DEFAULT_PAGE: u64 = 50;
 
 /// How many changes a page has at the most.
 const LARGEST_PAGE: u64 = 200;
+
+/// How many bytes a page has at the most, besides its token: well below what clients of gRPC take (4 MiB).
+const LARGEST_ANSWER: usize = 256 * 1024;
+
+/// What a change costs on its page besides itself: its tag and its length, in bytes.
+const FIELD: usize = 5;
 
 #[tonic::async_trait]
 impl SupportService for Api {
@@ -54,13 +62,25 @@ impl SupportService for Api {
         let author = auth::author(&request)?;
         let Page { id, below, size } = Page::parse(request.into_inner())?;
         telemetry::note_profile(id);
-        let mut rows = read::changes(&self.store, &self.profiles, author.organization_id, id, below, size + 1).await?;
-        let more = rows.len() as u64 > size;
-        rows.truncate(rows.len() - usize::from(more));
-        let next = rows.last().filter(|_| more).map(|row| page_token(id, row.revision));
-        let changes = rows.into_iter().map(pb::ProfileChange::try_from).collect::<Result<_>>()?;
+        let rows = read::changes(&self.store, &self.profiles, author.organization_id, id, below, size + 1).await?;
+        let (changes, more) = page(rows, size)?;
+        let next = changes.last().filter(|_| more).map(|change| page_token(id, change.revision));
         Ok(Response::new(pb::ListProfileChangesResponse { changes, next_page_token: next.unwrap_or_default() }))
     }
+}
+
+/// The changes that fit on a page, one at least, and whether there are more.
+fn page(rows: Vec<profile_change::Model>, size: u64) -> Result<(Vec<pb::ProfileChange>, bool)> {
+    let (mut changes, mut bytes) = (Vec::new(), 0);
+    for row in rows {
+        let change = pb::ProfileChange::try_from(row)?;
+        bytes += change.encoded_len() + FIELD;
+        if changes.len() as u64 == size || (bytes > LARGEST_ANSWER && !changes.is_empty()) {
+            return Ok((changes, true));
+        }
+        changes.push(change);
+    }
+    Ok((changes, false))
 }
 
 /// What the caller tells, in its stored form.
@@ -94,7 +114,7 @@ impl Page {
             size => size.min(LARGEST_PAGE),
         };
         let page = input.finish(Self { id, below: i64::MAX, size })?;
-        match value::clean(&page_token).as_str() {
+        match &*value::clean(&page_token) {
             "" => Ok(page),
             token => Ok(Self { below: page_start(token, id)?, ..page }),
         }

@@ -1,15 +1,52 @@
 //! The schema's history. A migration that has been released is frozen: a change is a new one.
 
-use sea_orm_migration::prelude::*;
+use sea_orm_migration::{MigratorTraitSelf, prelude::*};
 
 mod m20261122_000001_initial;
 
 /// Brings a database to the schema of this program.
-pub struct Migrator;
+///
+/// A newer program may have been here: its migrations are known by their names alone and left as they are, since from
+/// 0.2.0 on a program one release older runs on a newer schema.
+pub struct Migrator {
+    newer: Vec<String>,
+}
+
+impl Migrator {
+    /// For this database, whatever has been there before.
+    pub async fn for_database(db: &impl ConnectionTrait) -> Result<Self, DbErr> {
+        let ours = Self { newer: Vec::new() };
+        let applied = ours.get_migration_models(db).await?.into_iter().map(|applied| applied.version);
+        let known = ours.migrations();
+        let newer: Vec<_> = applied.filter(|name| known.iter().all(|known| known.name() != name)).collect();
+        if !newer.is_empty() {
+            tracing::warn!(migrations = newer.join(","), "the schema is of a newer program");
+        }
+        Ok(Self { newer })
+    }
+}
 
 #[async_trait::async_trait]
-impl MigratorTrait for Migrator {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261122_000001_initial::Migration)]
+impl MigratorTraitSelf for Migrator {
+    fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
+        let ours: [Box<dyn MigrationTrait>; 1] = [Box::new(m20261122_000001_initial::Migration)];
+        let newer = self.newer.iter().map(|name| Box::new(Newer(name.clone())) as Box<dyn MigrationTrait>);
+        ours.into_iter().chain(newer).collect()
+    }
+}
+
+/// A migration of a newer program, which has been applied.
+struct Newer(String);
+
+impl MigrationName for Newer {
+    fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Newer {
+    async fn up(&self, _manager: &SchemaManager) -> Result<(), DbErr> {
+        Ok(())
     }
 }

@@ -211,3 +211,216 @@ fn remembered(author: &Author, rpc: Rpc, claim: &Claim, profile: Uuid, now: Date
         created_at: now,
     }
 }
+
+#[cfg(test)]
+pub mod tests {
+    use proptest::prelude::*;
+    use sea_orm::{ActiveEnum as _, IdenStatic, Iterable as _, Value};
+
+    use super::*;
+    use crate::{
+        entity::{profile::Gender, profile_case::Status},
+        profile::change::AuditNote,
+    };
+
+    pub fn author() -> Author {
+        Author { organization_id: Uuid::from_u128(1), key_id: "k".to_owned(), key_name: "test".to_owned() }
+    }
+
+    pub fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + second, 0).expect("a time")
+    }
+
+    /// A profile of the author's organization at its first revision.
+    pub fn profile(id: u128) -> Model {
+        Model {
+            revision: 1,
+            first_name: "Ada".to_owned(),
+            last_name: "Byron".to_owned(),
+            ..blank(Uuid::from_u128(id), author().organization_id, at(0))
+        }
+    }
+
+    pub fn change(rpc: Rpc, target: Target, edit: Edit) -> Change {
+        Change { rpc, target, edit, etag: None, claim: None, validate_only: false, audit: AuditNote::default() }
+    }
+
+    fn report(case: &str, status: Status, second: i64) -> profile_case::Model {
+        profile_case::Model {
+            organization_id: author().organization_id,
+            case_id: case.to_owned(),
+            profile_id: Uuid::from_u128(2),
+            status,
+            status_time: at(second),
+        }
+    }
+
+    /// A value that no one has yet.
+    fn new_value(column: Column) -> Value {
+        match column {
+            Column::Gender => Some(Gender::Other).into(),
+            Column::Dob => chrono::NaiveDate::from_ymd_opt(1999, 1, 1).into(),
+            Column::FirstName | Column::LastName => "Eve".into(),
+            _ => Some("new".to_owned()).into(),
+        }
+    }
+
+    /// Who may change what: a changed rule is a changed row.
+    #[test]
+    fn the_policy_as_one_table() {
+        let columns: Vec<_> = policy::mutable().collect();
+        let mut rows = vec![columns.iter().map(IdenStatic::as_str).collect::<Vec<_>>().join(" ")];
+        for rpc in [Rpc::ReplaceProfile, Rpc::PatchProfile, Rpc::UpdateProfile, Rpc::CorrectProfile] {
+            for role in Role::iter() {
+                for locked in [false, true] {
+                    let before = Model { locked, role, ..profile(2) };
+                    let verdicts = columns.iter().map(|column| {
+                        let edit = Edit::Columns(vec![(*column, new_value(*column))]);
+                        let change = change(rpc, Target::Id(before.id), edit);
+                        let loaded = Loaded { profile: Some(&before), ..Loaded::default() };
+                        match decide(loaded, &author(), &change, at(1)) {
+                            Ok(Decision { revision: Some(revision), .. }) if revision.history.lock_overridden => {
+                                "overrides"
+                            }
+                            Ok(Decision { revision: Some(_), .. }) => "yes",
+                            Ok(Decision { revision: None, .. }) => "unchanged",
+                            Err(Error::DemographicsLocked(_)) => "locked",
+                            Err(Error::UpdateNotAllowed) => "barred",
+                            Err(error) => panic!("{error}"),
+                        }
+                    });
+                    let verdicts = verdicts.collect::<Vec<_>>().join(" ");
+                    rows.push(format!(
+                        "{rpc:?} {} {}: {verdicts}",
+                        role.to_value(),
+                        if locked { "locked" } else { "free" }
+                    ));
+                }
+            }
+        }
+        insta::assert_snapshot!(rows.join("\n"), @r"
+        first_name last_name email dob gender phone_number address address2 city state country postal_code
+        ReplaceProfile USER free: yes yes yes yes yes yes yes yes yes yes yes yes
+        ReplaceProfile USER locked: locked locked yes locked locked yes yes yes yes yes yes yes
+        ReplaceProfile PROVIDER free: yes yes yes yes yes yes yes yes yes yes yes yes
+        ReplaceProfile PROVIDER locked: locked locked yes locked locked yes yes yes yes yes yes yes
+        ReplaceProfile SUPPORT free: yes yes yes yes yes yes yes yes yes yes yes yes
+        ReplaceProfile SUPPORT locked: locked locked yes locked locked yes yes yes yes yes yes yes
+        ReplaceProfile ADMIN free: yes yes yes yes yes yes yes yes yes yes yes yes
+        ReplaceProfile ADMIN locked: locked locked yes locked locked yes yes yes yes yes yes yes
+        PatchProfile USER free: yes yes yes yes yes yes yes yes yes yes yes yes
+        PatchProfile USER locked: locked locked yes locked locked yes yes yes yes yes yes yes
+        PatchProfile PROVIDER free: yes yes yes yes yes yes yes yes yes yes yes yes
+        PatchProfile PROVIDER locked: locked locked yes locked locked yes yes yes yes yes yes yes
+        PatchProfile SUPPORT free: yes yes yes yes yes yes yes yes yes yes yes yes
+        PatchProfile SUPPORT locked: locked locked yes locked locked yes yes yes yes yes yes yes
+        PatchProfile ADMIN free: yes yes yes yes yes yes yes yes yes yes yes yes
+        PatchProfile ADMIN locked: locked locked yes locked locked yes yes yes yes yes yes yes
+        UpdateProfile USER free: yes yes yes yes yes yes yes yes yes yes yes yes
+        UpdateProfile USER locked: locked locked yes locked locked yes yes yes yes yes yes yes
+        UpdateProfile PROVIDER free: barred barred barred barred barred barred barred barred barred barred barred barred
+        UpdateProfile PROVIDER locked: barred barred barred barred barred barred barred barred barred barred barred barred
+        UpdateProfile SUPPORT free: barred barred barred barred barred barred barred barred barred barred barred barred
+        UpdateProfile SUPPORT locked: barred barred barred barred barred barred barred barred barred barred barred barred
+        UpdateProfile ADMIN free: barred barred barred barred barred barred barred barred barred barred barred barred
+        UpdateProfile ADMIN locked: barred barred barred barred barred barred barred barred barred barred barred barred
+        CorrectProfile USER free: yes yes yes yes yes yes yes yes yes yes yes yes
+        CorrectProfile USER locked: overrides overrides yes overrides overrides yes yes yes yes yes yes yes
+        CorrectProfile PROVIDER free: yes yes yes yes yes yes yes yes yes yes yes yes
+        CorrectProfile PROVIDER locked: overrides overrides yes overrides overrides yes yes yes yes yes yes yes
+        CorrectProfile SUPPORT free: yes yes yes yes yes yes yes yes yes yes yes yes
+        CorrectProfile SUPPORT locked: overrides overrides yes overrides overrides yes yes yes yes yes yes yes
+        CorrectProfile ADMIN free: yes yes yes yes yes yes yes yes yes yes yes yes
+        CorrectProfile ADMIN locked: overrides overrides yes overrides overrides yes yes yes yes yes yes yes
+        ");
+    }
+
+    #[test]
+    fn what_a_change_is_about_decides_in_the_order_of_the_contract() {
+        let before = Model { locked: true, role: Role::Admin, ..profile(2) };
+        let edit =
+            || Edit::Columns(vec![(Column::Dob, new_value(Column::Dob)), (Column::Email, new_value(Column::Email))]);
+        let mut update = change(Rpc::UpdateProfile, Target::Id(before.id), edit());
+        update.etag = Some("\"9\"".to_owned());
+        update.claim = Some(Claim { request_id: "r".to_owned(), payload_sha256: vec![1] });
+        let claim = remembered(&author(), update.rpc, update.claim.as_ref().expect("a claim"), before.id, at(0));
+        let other = write_request::Model { payload_sha256: vec![2], ..claim.clone() };
+        let user = Model { role: Role::User, ..before.clone() };
+        let free = Model { locked: false, ..user.clone() };
+        let reason = |loaded: Loaded<'_>, change: &Change| match decide(loaded, &author(), change, at(1)) {
+            Ok(decision) if decision.revision.is_none() => "replayed".to_owned(),
+            Ok(_) => "changed".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let taken = Some(Uuid::from_u128(3));
+        let loaded = Loaded { claim: Some(&other), profile: Some(&before), email_owner: taken, ..Loaded::default() };
+        let current = Change { etag: Some(etag(&before)), ..update.clone() };
+        insta::assert_snapshot!([
+            reason(loaded, &update),
+            reason(Loaded { claim: Some(&claim), ..loaded }, &update),
+            reason(Loaded { claim: None, profile: None, ..loaded }, &update),
+            reason(Loaded { claim: None, ..loaded }, &update),
+            reason(Loaded { claim: None, profile: Some(&user), ..loaded }, &update),
+            reason(Loaded { claim: None, profile: Some(&user), ..loaded }, &current),
+            reason(Loaded { claim: None, profile: Some(&free), ..loaded }, &current),
+            reason(Loaded { claim: None, profile: Some(&free), email_owner: None, ..loaded }, &current),
+        ].join("\n"), @r"
+        The request id has been used with another request. Use a new one.
+        replayed
+        There is no such profile in the organization.
+        Not allowed to update the profile
+        The etag is not the profile's current one. Read the profile again.
+        Cannot update user profile fields (firstName, lastName, dob, gender) for user with cases
+        Unable to use this email. Please use a different one
+        changed
+        ");
+    }
+
+    proptest! {
+        #[test]
+        fn a_revision_has_its_history_and_the_same_change_again_is_none(
+            columns in proptest::collection::vec(proptest::sample::select(policy::mutable().collect::<Vec<_>>()), 0..6),
+            second in -5..5i64,
+        ) {
+            let before = profile(2);
+            let edit = Edit::Columns(columns.iter().map(|column| (*column, new_value(*column))).collect());
+            let patch = change(Rpc::PatchProfile, Target::Id(before.id), edit);
+            let loaded = Loaded { profile: Some(&before), ..Loaded::default() };
+            let decision = decide(loaded, &author(), &patch, at(second)).expect("a decision");
+            let named: std::collections::BTreeSet<_> = columns.iter().map(IdenStatic::as_str).collect();
+            prop_assert_eq!(decision.revision.is_some(), !named.is_empty());
+            if let Some(Revision { profile: after, history }) = decision.revision {
+                prop_assert_eq!((after.revision, history.revision), (2, 2));
+                prop_assert!(after.updated_at >= before.updated_at && history.changed_at == after.updated_at);
+                prop_assert_eq!(history.fields.split(' ').collect::<std::collections::BTreeSet<_>>(), named);
+                let loaded = Loaded { profile: Some(&after), ..Loaded::default() };
+                let again = decide(loaded, &author(), &patch, at(second)).expect("a decision");
+                prop_assert!(again.revision.is_none() && again.answer.profile == after);
+            }
+        }
+
+        #[test]
+        fn reports_in_any_order_and_any_number_end_alike(
+            reports in proptest::collection::vec((proptest::sample::select(Status::iter().collect::<Vec<_>>()), 0..3i64), 1..6),
+            seed: u64,
+        ) {
+            let end = |reports: &[(Status, i64)]| {
+                let (mut person, mut case) = (profile(2), None);
+                for (status, second) in reports {
+                    let edit = Edit::Case(report("c", *status, *second));
+                    let change = change(Rpc::ReportCaseStatus, Target::Id(person.id), edit);
+                    let loaded = Loaded { profile: Some(&person), case: case.as_ref(), ..Loaded::default() };
+                    let Decision { answer: Written { profile, case: stored }, .. } =
+                        decide(loaded, &author(), &change, at(9)).expect("a decision");
+                    (person, case) = (profile, stored);
+                }
+                (person.locked, case)
+            };
+            let mut shuffled = [reports.as_slice(), &reports[..1]].concat();
+            let by = usize::try_from(seed).unwrap_or_default() % shuffled.len();
+            shuffled.rotate_left(by);
+            shuffled.reverse();
+            prop_assert_eq!(end(&reports), end(&shuffled));
+        }
+    }
+}

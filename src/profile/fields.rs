@@ -97,7 +97,7 @@ fn required<T>(text: &str, rule: impl Fn(&str) -> Result<T, Rule>) -> Result<T, 
 
 /// Text that may be empty, which is none.
 fn optional<T>(text: &str, rule: impl Fn(&str) -> Result<T, Rule>) -> Result<Option<T>, Rule> {
-    match value::clean(text).as_str() {
+    match &*value::clean(text) {
         "" => Ok(None),
         text => rule(text).map(Some),
     }

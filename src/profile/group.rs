@@ -40,6 +40,7 @@ pub struct Owner {
 }
 
 /// What becomes of one change of a group.
+#[expect(clippy::large_enum_variant, reason = "it is moved once")]
 pub enum Step {
     Decided {
         /// The profile that the change is about, where one was found.
@@ -302,4 +303,130 @@ fn claim_key(claim: &write_request::Model) -> ClaimKey {
 
 fn case_key(case: &profile_case::Model) -> CaseKey {
     (case.organization_id, case.case_id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::decide::tests, *};
+    use crate::{
+        error::Error,
+        profile::{change::Claim, policy::Rpc},
+    };
+
+    /// The tables, as far as changes need them.
+    #[derive(Clone, Default)]
+    struct Tables {
+        profiles: HashMap<Uuid, Model>,
+        claims: Vec<write_request::Model>,
+        history: Vec<(Uuid, i64, String)>,
+    }
+
+    impl Tables {
+        /// Decides and saves the changes with these numbers together, and answers which of them belong into the next group.
+        fn carry_out(&mut self, changes: &[Change], numbers: &[usize], told: &mut Vec<(usize, String)>) -> Vec<usize> {
+            let rows = Rows {
+                profiles: self.profiles.values().cloned().collect(),
+                claims: self.claims.clone(),
+                ..Rows::default()
+            };
+            let (mut group, mut later) = (Group::new(rows), Vec::new());
+            for number in numbers {
+                match group.decide(&tests::author(), &changes[*number], tests::at(1)) {
+                    Step::Later => later.push(*number),
+                    Step::Decided { result, .. } => told.push((*number, text(result))),
+                }
+            }
+            let Saving { created, updated, claims, cases: _ } = group.into_saving();
+            for Revised { profile, expected, history, claims } in created.into_iter().chain(updated) {
+                assert_eq!(self.profiles.get(&profile.id).map_or(0, |stored| stored.revision), expected);
+                assert_eq!(profile.revision, expected + i64::try_from(history.len()).expect("a small number"));
+                self.history.extend(history.into_iter().map(|row| (row.profile_id, row.revision, row.fields)));
+                self.claims.extend(claims);
+                self.profiles.insert(profile.id, profile);
+            }
+            self.claims.extend(claims);
+            for (column, text) in
+                self.profiles.values().flat_map(|profile| [&profile.email, &profile.phone_number]).enumerate()
+            {
+                let same = self.profiles.values().flat_map(|profile| [&profile.email, &profile.phone_number]);
+                assert!(
+                    text.is_none() || same.filter(|other| *other == text).count() == 1,
+                    "{column}: two have {text:?}"
+                );
+            }
+            later
+        }
+    }
+
+    fn text(result: Result<Written>) -> String {
+        result.map_or_else(
+            |error: Error| error.to_string(),
+            |written| {
+                let Model { id, revision, email, phone_number, city, .. } = written.profile;
+                format!("{id} {revision} {email:?} {phone_number:?} {city:?}")
+            },
+        )
+    }
+
+    /// What a change does, in small numbers: addresses and request ids are meant to meet. It has a `Debug`, as changes do not.
+    type Drawn = (Rpc, u8, Option<Option<u8>>, Option<Option<u8>>, Option<u8>, Option<(u8, u8)>, bool);
+
+    fn drawn() -> impl Strategy<Value = Drawn> {
+        let rpc = proptest::sample::select(vec![
+            Rpc::PatchProfile,
+            Rpc::PatchProfile,
+            Rpc::CreateProfile,
+            Rpc::UpdateProfile,
+        ]);
+        let address = || proptest::option::weighted(0.5, proptest::option::weighted(0.8, 0..3u8));
+        let claim = proptest::option::weighted(0.3, (0..3u8, 0..2u8));
+        (rpc, 0..3u8, address(), address(), proptest::option::of(0..2u8), claim, prop::bool::weighted(0.1))
+    }
+
+    fn change(number: usize, (rpc, person, email, phone, city, claim, validate_only): Drawn) -> Change {
+        let target = match rpc {
+            Rpc::CreateProfile => Target::New(Uuid::from_u128(100 + number as u128)),
+            Rpc::UpdateProfile => Target::Email { email: format!("e{person}"), sent: String::new().into() },
+            _ => Target::Id(Uuid::from_u128(2 + u128::from(person))),
+        };
+        let text = |kind: &str, value: Option<u8>| Value::from(value.map(|value| format!("{kind}{value}")));
+        let email = email.filter(|_| rpc != Rpc::UpdateProfile).map(|email| (Column::Email, text("e", email)));
+        let phone = phone.map(|phone| (Column::PhoneNumber, text("p", phone)));
+        let city = city.map(|city| (Column::City, text("c", Some(city))));
+        let columns = [email, phone, city].into_iter().flatten().collect();
+        let claim = claim.filter(|_| !validate_only);
+        let claim = claim.map(|(id, payload)| Claim { request_id: id.to_string(), payload_sha256: vec![payload] });
+        Change { claim, validate_only, ..tests::change(rpc, target, Edit::Columns(columns)) }
+    }
+
+    proptest! {
+        /// Changes that are decided together answer and leave what they would one by one, in the order of their decisions.
+        #[test]
+        fn a_group_ends_as_its_changes_one_by_one(drawn in proptest::collection::vec(drawn(), 1..24)) {
+            let changes: Vec<_> = drawn.into_iter().enumerate().map(|(number, drawn)| change(number, drawn)).collect();
+            let mut tables = Tables::default();
+            for id in 2..5 {
+                let profile = Model { email: (id < 4).then(|| format!("e{}", id - 2)), ..tests::profile(id) };
+                tables.profiles.insert(profile.id, profile);
+            }
+            let (mut together, mut told) = (tables.clone(), Vec::new());
+            let mut left: Vec<_> = (0..changes.len()).collect();
+            while !left.is_empty() {
+                let later = together.carry_out(&changes, &left, &mut told);
+                prop_assert!(later.len() < left.len(), "a group gets nowhere");
+                left = later;
+            }
+            let (mut alone, mut told_alone) = (tables, Vec::new());
+            for (number, _) in &told {
+                prop_assert!(alone.carry_out(&changes, &[*number], &mut told_alone).is_empty());
+            }
+            prop_assert_eq!(told, told_alone);
+            prop_assert_eq!(together.profiles, alone.profiles);
+            let sorted = |mut rows: Vec<(Uuid, i64, String)>| { rows.sort(); rows };
+            prop_assert_eq!(sorted(together.history), sorted(alone.history));
+            prop_assert_eq!(together.claims.len(), alone.claims.len());
+        }
+    }
 }

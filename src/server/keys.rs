@@ -11,8 +11,10 @@ use std::{
 use chrono::{DateTime, Utc};
 use moka::future::Cache;
 use subtle::ConstantTimeEq as _;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use super::peer::Peer;
 use crate::{
     entity::api_key,
     error::{Error, Result},
@@ -28,6 +30,9 @@ const TRUSTED: Duration = Duration::from_secs(3);
 /// How many keys are remembered at most.
 const REMEMBERED: u64 = 10_000;
 
+/// Keys that are looked up at once: the database is there for others too, and anybody may present an unknown key.
+const LOOK_UPS: usize = 2;
+
 /// A key's row and scopes, and whether its use has been noted since it was read.
 struct Remembered {
     row: api_key::Model,
@@ -40,32 +45,49 @@ pub struct Keys {
     store: Store,
     tasks: TaskTracker,
     cache: Cache<String, Arc<Remembered>>,
+    look_ups: Semaphore,
 }
 
 impl Keys {
     pub fn new(store: Store, tasks: TaskTracker) -> Self {
-        Self { store, tasks, cache: Cache::builder().max_capacity(REMEMBERED).time_to_live(TRUSTED).build() }
+        let cache = Cache::builder().max_capacity(REMEMBERED).time_to_live(TRUSTED).build();
+        Self { store, tasks, cache, look_ups: Semaphore::new(LOOK_UPS) }
     }
 
-    /// The row of the presented key, if it is known, current, and has the scope.
-    pub async fn authenticate(&self, presented: &KeyText, scope: Scope, now: DateTime<Utc>) -> Result<api_key::Model> {
+    /// The row of the key that a peer presents, if it is known, current, and has the scope.
+    pub async fn authenticate(
+        &self,
+        presented: &KeyText,
+        scope: Scope,
+        peer: &Peer,
+        now: DateTime<Utc>,
+    ) -> Result<api_key::Model> {
         let remembered = self
             .cache
-            .try_get_with_by_ref(&presented.lookup, self.look_up(&presented.lookup))
+            .try_get_with_by_ref(&presented.lookup, self.look_up(&presented.lookup, peer))
             .await
             .map_err(|error| Error::clone(&error))?;
         let row = &remembered.row;
         let same_secret: bool = presented.secret_sha256().ct_eq(&row.secret_sha256).into();
-        if !same_secret || row.revoked_at.is_some() || row.expires_at.is_some_and(|expiry| expiry <= now) {
+        if !same_secret {
             return Err(Error::ApiKeyInvalid);
         }
         telemetry::note_key(&row.id);
+        if let Some(state) = ended(row, now) {
+            telemetry::note_key_state(state);
+            return Err(Error::ApiKeyInvalid);
+        }
+        peer.known.store(true, Ordering::Relaxed);
         self.note_use(&remembered, now);
         if remembered.scopes.contains(&scope) { Ok(row.clone()) } else { Err(Error::ScopeMissing(scope)) }
     }
 
-    async fn look_up(&self, lookup: &str) -> Result<Arc<Remembered>> {
-        let row = store::key::find(&self.store, lookup).await?;
+    async fn look_up(&self, lookup: &str, peer: &Peer) -> Result<Arc<Remembered>> {
+        let in_turn = async {
+            let _permits = (peer.key_lookup.acquire().await, self.look_ups.acquire().await);
+            store::key::look_up(&self.store, lookup).await
+        };
+        let row = store::in_time(in_turn).await?;
         let row = row.ok_or(Error::ApiKeyInvalid)?;
         // A scope that this program does not know allows nothing here.
         let scopes = row.scopes.split(' ').filter_map(|name| name.parse().ok()).collect();
@@ -83,5 +105,14 @@ impl Keys {
                 }
             });
         }
+    }
+}
+
+/// Why a key is no longer valid, if it is not.
+fn ended(row: &api_key::Model, now: DateTime<Utc>) -> Option<&'static str> {
+    if row.revoked_at.is_some() {
+        Some("revoked")
+    } else {
+        row.expires_at.is_some_and(|expiry| expiry <= now).then_some("expired")
     }
 }

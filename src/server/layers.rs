@@ -1,12 +1,9 @@
-//! What happens around every call, in the order of the code: log line, permit, deadline, key, handler.
+//! What happens around every call, in the order of the code: log line, deadline, key, whole message, permit, handler.
 
 use std::{
     any::Any,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use axum::{
@@ -15,42 +12,44 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
-use http_body_util::BodyExt as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
+    try_join,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
-use tracing::{Instrument as _, Span, field::Empty};
+use tracing::Instrument as _;
 
-use super::{keys::Keys, listen::Peer};
+use super::{
+    answer::{Answer, Course},
+    deadline,
+    keys::Keys,
+    line::LogLine,
+    message,
+    peer::{Backlog, Peer},
+};
 use crate::{
     clock,
     error::{Error, Result},
-    grpc::auth::{self, Access},
+    grpc::{
+        auth::{self, Access},
+        status::{self, Unrepeatable},
+    },
     profile::change::Author,
     scope::Scope,
     write::Permit,
 };
 
-/// The longest that a call may take, whatever its caller allows.
-const CEILING: Duration = Duration::from_secs(10);
+/// The largest message that is read, in bytes.
+pub const LARGEST_MESSAGE: usize = 64 * 1024;
 
-/// How much earlier than the caller's deadline ours is: tonic has a timer of its own, which starts earlier and answers
-/// CANCELLED.
-const MARGIN: Duration = Duration::from_millis(100);
-
-/// Answers that may wait to be sent, on all connections: each costs some 10 KB.
-const MOST_UNSENT: usize = 2048;
-
-/// Answers that may wait to be sent on one connection in any case: health watches among them.
-const FAIR_UNSENT: usize = 4;
+/// The largest message of health and reflection, which need no key, in bytes.
+pub const LARGEST_QUESTION: usize = 1024;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// What a call must pass before a handler sees it.
 pub struct Admission {
@@ -59,12 +58,15 @@ pub struct Admission {
     pub permits: Arc<Semaphore>,
     /// Cancelled when the server is to drain.
     pub stop: CancellationToken,
-    /// Answers that are ready and not yet sent, on all connections.
-    pub unsent: Arc<AtomicUsize>,
+    /// What waits for peers to read it, or to send the rest of it.
+    pub backlog: Arc<Backlog>,
 }
 
+/// What is answered, and the place of a stream among its kind.
+type Admitted = (Response, Option<OwnedSemaphorePermit>);
+
 /// Serves one call and logs it.
-pub async fn call(State(admission): State<Arc<Admission>>, request: Request, next: Next) -> Response {
+pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
@@ -73,21 +75,35 @@ pub async fn call(State(admission): State<Arc<Admission>>, request: Request, nex
     }
     let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
     let under_way = UnderWay::begin(Arc::clone(&peer));
+    let (started, allowed) = (Instant::now(), deadline::of_caller(request.headers()));
     let request_id = request_id(request.headers());
-    let access = auth::access(request.uri().path());
-    let mut line = LogLine::start(access, &request, &request_id);
-    let span = line.span.clone();
-    let mut response = readable(admission.admit(access, request, next).instrument(span.clone()).await, &span);
-    line.code = Some(response.extensions().get().map_or(Code::Ok, Status::code));
+    let path = request.uri().path();
+    let access = auth::access(path);
+    let mut line = LogLine::start(access, path, request_id.to_str().unwrap_or_default());
+    let unrepeatable = Unrepeatable::default();
+    request.extensions_mut().insert(unrepeatable.clone());
+    let until_it_answers = allowed.unwrap_or(Duration::MAX).min(deadline::CEILING);
+    let answered = async {
+        let admitted = timeout(until_it_answers, admission.admit(access, &peer, request, next)).await;
+        let admitted = admitted.unwrap_or(Err(Error::DeadlineExceeded));
+        let (response, place) = admitted.unwrap_or_else(|error| (Status::from(error).into_http(), None));
+        (explained(response, &unrepeatable), place)
+    };
+    let (mut response, place) = answered.instrument(line.span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, request_id);
     drop(under_way);
-    let answer = Unsent::ready(Arc::clone(&admission.unsent), peer);
-    response.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            let _until_it_is_sent = &answer;
-            frame
-        }))
-    })
+    let course = match (place, response.extensions().get()) {
+        (Some(place), None) => {
+            let deadline = allowed.map(|allowed| Box::pin(sleep_until(started + allowed)));
+            Some(Course { line, _place: place, deadline })
+        }
+        (_, status) => {
+            line.code = Some(status.map_or(Code::Ok, Status::code));
+            None
+        }
+    };
+    let backlog = Arc::clone(&admission.backlog);
+    response.map(|body| Body::new(Answer { body, backlog, peer, course }))
 }
 
 /// A call that has no answer yet.
@@ -106,109 +122,82 @@ impl Drop for UnderWay {
     }
 }
 
-/// An answer that is ready and not yet sent. A peer that lets its answers lie, by a window of 0, is cut off once there
-/// are too many of them.
-struct Unsent {
-    all: Arc<AtomicUsize>,
-    peer: Arc<Peer>,
-}
-
-impl Unsent {
-    fn ready(all: Arc<AtomicUsize>, peer: Arc<Peer>) -> Self {
-        let (everyones, own) = (all.fetch_add(1, Relaxed) + 1, peer.unsent.fetch_add(1, Relaxed) + 1);
-        if everyones > MOST_UNSENT && own > FAIR_UNSENT {
-            peer.cut.cancel();
-        }
-        Self { all, peer }
-    }
-}
-
-impl Drop for Unsent {
-    fn drop(&mut self) {
-        self.all.fetch_sub(1, Relaxed);
-        self.peer.unsent.fetch_sub(1, Relaxed);
-    }
-}
-
 /// Answers a call whose handler panicked. The panic hook has logged where.
 pub fn panicked(_message: Box<dyn Any + Send>) -> Response {
     Status::from(Error::Internal("a handler panicked".to_owned())).into_http()
 }
 
 impl Admission {
-    /// Gives a call a permit and a deadline. Health and reflection need no permit: an overloaded service is alive.
-    async fn admit(&self, access: Option<Access>, request: Request, next: Next) -> Response {
-        let deadline = deadline(request.headers());
-        let answered = async {
-            match access {
-                None => Ok(Status::unimplemented("There is no such method.").into_http()),
-                Some(Access::Health) => Ok(next.run(request).await),
-                // It answers as long as it is asked: its stream ends where the drain begins.
-                Some(Access::Reflection) => Ok(next.run(request.map(|body| self.until_stop(body))).await),
-                Some(Access::Key(scope)) => {
-                    let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
-                    Ok(next.run(self.authenticate(request, scope, permit).await?).await)
-                }
+    /// Lets a call pass: its key, its whole message, its place. Health and reflection need neither key nor place among
+    /// the calls in flight: an overloaded service is alive.
+    async fn admit(&self, access: Option<Access>, peer: &Arc<Peer>, request: Request, next: Next) -> Result<Admitted> {
+        match access {
+            None => Err(Error::UnknownMethod),
+            Some(Access::Health) => Ok((next.run(self.whole(request, LARGEST_QUESTION, peer).await?).await, None)),
+            Some(Access::HealthWatch) => {
+                let place = keyless_stream(peer)?;
+                Ok((next.run(self.whole(request, LARGEST_QUESTION, peer).await?).await, Some(place)))
             }
-        };
-        let answer = timeout(deadline, answered).await.unwrap_or(Err(Error::DeadlineExceeded));
-        answer.unwrap_or_else(|error| Status::from(error).into_http())
+            // It answers as long as it is asked: its stream ends where the drain begins.
+            Some(Access::Reflection) => {
+                let place = keyless_stream(peer)?;
+                Ok((next.run(request.map(|body| self.until_stop(body))).await, Some(place)))
+            }
+            Some(Access::Key(scope)) => {
+                let (head, body) = request.into_parts();
+                // At once, so that nothing is left where it is not counted; a key that is refused is told first.
+                let message = message::read(body, LARGEST_MESSAGE, &self.backlog, peer).map(Ok);
+                let (author, message) = try_join!(self.authenticate(&head.headers, scope, peer), message)?;
+                let mut request = Request::from_parts(head, message?.into());
+                let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+                request.extensions_mut().insert(author);
+                request.extensions_mut().insert(Permit::from(permit));
+                Ok((next.run(request).await, None))
+            }
+        }
+    }
+
+    /// Who makes a call with this key.
+    async fn authenticate(&self, headers: &HeaderMap, scope: Scope, peer: &Peer) -> Result<Author> {
+        let presented = auth::presented(headers)?;
+        let key = self.keys.authenticate(&presented, scope, peer, clock::now()).await?;
+        Ok(Author { organization_id: key.organization_id, key_id: key.id, key_name: key.name })
+    }
+
+    /// The request with its whole message.
+    async fn whole(&self, request: Request, most: usize, peer: &Arc<Peer>) -> Result<Request> {
+        let (head, body) = request.into_parts();
+        Ok(Request::from_parts(head, message::read(body, most, &self.backlog, peer).await?.into()))
     }
 
     /// The body, as far as it comes before the drain.
     fn until_stop(&self, body: Body) -> Body {
         Body::from_stream(body.into_data_stream().take_until(self.stop.clone().cancelled_owned()))
     }
-
-    /// The request with its author.
-    async fn authenticate(&self, mut request: Request, scope: Scope, permit: OwnedSemaphorePermit) -> Result<Request> {
-        let presented = auth::presented(request.headers())?;
-        let key = self.keys.authenticate(&presented, scope, clock::now()).await?;
-        request.extensions_mut().insert(Author {
-            organization_id: key.organization_id,
-            key_id: key.id,
-            key_name: key.name,
-        });
-        request.extensions_mut().insert(Permit::from(permit));
-        Ok(request)
-    }
 }
 
-/// What tonic itself answers to bytes that it cannot read is INTERNAL without details; ours always has details.
-fn readable(response: Response, span: &Span) -> Response {
-    match response.extensions().get::<Status>() {
-        Some(status) if status.code() == Code::Internal && status.details().is_empty() => {
-            span.in_scope(|| Status::from(Error::InvalidMessage)).into_http()
-        }
-        _ => response,
+/// A place among the streams that the peer may have open without a key: no peer's keep another's out.
+fn keyless_stream(peer: &Peer) -> Result<OwnedSemaphorePermit> {
+    Arc::clone(&peer.keyless_streams).try_acquire_owned().map_err(|_| Error::Overloaded)
+}
+
+/// The answer, which says why where tonic itself has refused, and whether the call may be repeated.
+fn explained(response: Response, unrepeatable: &Unrepeatable) -> Response {
+    let mut response = match response.extensions().get().and_then(status::explained) {
+        Some(status) => status.into_http(),
+        None => response,
+    };
+    if let Some(status) = response.extensions().get()
+        && unrepeatable.forbids(status)
+    {
+        response.headers_mut().insert(status::PUSHBACK, status::NEVER);
     }
+    response
 }
 
 /// Whether the content type is one of gRPC's: any other is answered 415, as gRPC over HTTP/2 has it.
 fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// How long the call may take: until just before the caller's deadline, or the ceiling.
-fn deadline(headers: &HeaderMap) -> Duration {
-    let allowed = headers.get(GRPC_TIMEOUT).and_then(|value| grpc_timeout(value.to_str().ok()?));
-    allowed.map_or(CEILING, |allowed| allowed.saturating_sub(MARGIN.min(allowed / 10)).min(CEILING))
-}
-
-/// A timeout in the form of gRPC over HTTP/2: at most 8 digits and a unit.
-fn grpc_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let valid = (1..=8).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let count: u64 = if valid { digits.parse().ok()? } else { return None };
-    match unit {
-        "H" => Some(Duration::from_secs(count * 3600)),
-        "M" => Some(Duration::from_secs(count * 60)),
-        "S" => Some(Duration::from_secs(count)),
-        "m" => Some(Duration::from_millis(count)),
-        "u" => Some(Duration::from_micros(count)),
-        "n" => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
 }
 
 /// The caller's request id if it is one that can be logged: short, and without the characters of an e-mail address or
@@ -218,44 +207,6 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     match headers.get(REQUEST_ID) {
         Some(id) if (1..=128).contains(&id.len()) && id.as_bytes().iter().copied().all(tame) => id.clone(),
         _ => HeaderValue::try_from(clock::new_id().to_string()).unwrap_or(HeaderValue::from_static("none")),
-    }
-}
-
-/// The one line that a call leaves in the log, also when its caller went away: it is written when this is dropped.
-struct LogLine {
-    span: Span,
-    started: Instant,
-    /// Health and reflection are asked all the time, and are about nobody.
-    quiet: bool,
-    code: Option<Code>,
-}
-
-impl LogLine {
-    fn start(access: Option<Access>, request: &Request, request_id: &HeaderValue) -> Self {
-        // A path that is no method's is the caller's text: it stays out of the log.
-        let method = if access.is_some() { request.uri().path() } else { "unknown" };
-        let request_id = request_id.to_str().unwrap_or_default();
-        let span = tracing::info_span!("call", method, request_id, key_id = Empty, profile_id = Empty, reason = Empty);
-        Self {
-            span,
-            started: Instant::now(),
-            quiet: matches!(access, Some(Access::Health | Access::Reflection)),
-            code: None,
-        }
-    }
-}
-
-impl Drop for LogLine {
-    fn drop(&mut self) {
-        let code = self.code.map_or_else(|| "caller went away".to_owned(), |code| format!("{code:?}"));
-        let duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.span.in_scope(|| {
-            if self.quiet {
-                tracing::debug!(code, duration_us, "call");
-            } else {
-                tracing::info!(code, duration_us, "call");
-            }
-        });
     }
 }
 
@@ -280,7 +231,7 @@ mod tests {
             keys: Keys::new(store, TaskTracker::new()),
             permits: Arc::new(Semaphore::new(1)),
             stop: CancellationToken::new(),
-            unsent: Arc::default(),
+            backlog: Arc::default(),
         })
     }
 
@@ -329,23 +280,5 @@ mod tests {
             assert_eq!(status.map(Status::code), code);
             assert_eq!(status.map(Status::message).unwrap_or_default(), message);
         }
-    }
-
-    #[test]
-    fn timeouts_are_read_in_every_unit_and_nothing_else_is_one() {
-        let read: Vec<_> = ["1H", "2M", "3S", "4m", "5u", "6n"].map(grpc_timeout).into_iter().flatten().collect();
-        assert_eq!(format!("{read:?}"), "[3600s, 120s, 3s, 4ms, 5µs, 6ns]");
-        for text in ["", "S", "1", "1s", "-1S", "+1S", "123456789S", "1 S", "\u{e9}"] {
-            assert_eq!(grpc_timeout(text), None, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn our_deadline_comes_before_the_callers_and_the_ceiling() {
-        let of =
-            |value: &'static str| deadline(&HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static(value))]));
-        assert_eq!(of("1S"), Duration::from_millis(900));
-        assert_eq!(of("10m"), Duration::from_millis(9));
-        assert_eq!((of("99999999H"), deadline(&HeaderMap::new())), (CEILING, CEILING));
     }
 }

@@ -3,12 +3,9 @@
 use std::{
     io, mem,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -20,6 +17,8 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
+
+use super::peer::Peer;
 
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,33 +32,46 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long after its age a connection that does not end by itself is cut: one whose peer reads no answers, say.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Accepts at most `max` connections at once until `stop` is cancelled, and then closes the port. A connection older
+/// At most one hint is logged in this time.
+const HINTS: Duration = Duration::from_mins(1);
+
+/// Accepts at most `max` connections at once until `stop` is cancelled, and then closes the ports. A connection older
 /// than `age` is cut if it has not ended by itself soon after.
 pub fn accept(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     max: usize,
     age: Duration,
-    stop: CancellationToken,
+    stop: &CancellationToken,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (opened, connections) = mpsc::channel(1);
     let permits = Arc::new(Semaphore::new(max));
-    tokio::spawn(stop.run_until_cancelled_owned(async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    // A peer too many is closed at once: waiting would look like a service that hangs.
-                    if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-                        tokio::spawn(open(stream, permit, age + GRACE, opened.clone()));
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    sleep(PAUSE).await;
+    for listener in listeners {
+        let accepting = accept_on(listener, Arc::clone(&permits), age + GRACE, opened.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(accepting));
+    }
+    ReceiverStream::new(connections)
+}
+
+async fn accept_on(
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    longest: Duration,
+    opened: mpsc::Sender<io::Result<Connection>>,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // A peer too many is closed at once: waiting would look like a service that hangs.
+                if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+                    tokio::spawn(open(stream, permit, longest, opened.clone()));
                 }
             }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(PAUSE).await;
+            }
         }
-    }));
-    ReceiverStream::new(connections)
+    }
 }
 
 /// Hands a connection over once its preface has come in time. Any other is closed without a word.
@@ -72,17 +84,6 @@ async fn open(
     if let Ok(Ok(connection)) = timeout(PREFACE_DEADLINE, Connection::open(stream, permit, longest)).await {
         let _ = opened.send(Ok(connection)).await; // nobody is there to take it during a drain
     }
-}
-
-/// The other end of a connection, as its calls know it.
-#[derive(Default)]
-pub struct Peer {
-    /// Calls that have no answer yet.
-    pub under_way: AtomicUsize,
-    /// Answers that are ready and not yet sent.
-    pub unsent: AtomicUsize,
-    /// Cancelled, it ends the connection at once.
-    pub cut: CancellationToken,
 }
 
 /// A connection whose preface has been read, and is read again by HTTP/2.
@@ -111,8 +112,19 @@ impl Connection {
             });
             Ok(Self { stream, peer, end, reread: 0, gathered: false, _permit: permit })
         } else {
+            hint(&preface);
             Err(io::ErrorKind::InvalidData.into())
         }
+    }
+}
+
+/// Says why a peer gets no answer, if it speaks TLS (RFC 8446 section 5.1: a handshake record), once in a while.
+fn hint(preface: &[u8]) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if preface.starts_with(&[22, 3]) && last.is_none_or(|last| last.elapsed() >= HINTS) {
+        *last = Some(Instant::now());
+        tracing::warn!("a peer spoke TLS, which this port does not: grpcurl needs -plaintext");
     }
 }
 

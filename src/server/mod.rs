@@ -1,9 +1,15 @@
 //! The server: built once, then it serves until it is told to stop.
 
+mod answer;
+mod deadline;
+pub mod files;
 mod health;
 mod keys;
 mod layers;
+mod line;
 mod listen;
+mod message;
+mod peer;
 mod sweep;
 
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -15,7 +21,11 @@ use tonic::{service::Routes, transport::server::Server as Transport};
 use tonic_reflection::server as reflection;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::{health::Health, keys::Keys, layers::Admission};
+use self::{
+    health::Health,
+    keys::Keys,
+    layers::{Admission, LARGEST_MESSAGE, LARGEST_QUESTION},
+};
 use crate::{
     grpc::{
         Api,
@@ -31,20 +41,22 @@ use crate::{
     write::Writer,
 };
 
-/// The largest message that is read, in bytes.
-const LARGEST_MESSAGE: usize = 64 * 1024;
-
 /// Calls at once on one connection.
 const STREAMS: u32 = 100;
 
-/// What a peer may send on a stream, and on all streams of its connection, before anyone reads it, in bytes.
+/// What a peer may send on a stream before anyone reads it, in bytes.
 const WINDOW: u32 = 64 * 1024;
+
+/// The same on all streams of its connection. h2 ends a connection of which more than half of it is taken up by short
+/// frames, at 256 bytes each: those of calls that were cancelled count too, until they have been taken on.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// The largest list of headers that is read, in bytes.
 const LARGEST_HEADERS: u32 = 16 * 1024;
 
-/// The largest message of health and reflection, which need no key, in bytes.
-const LARGEST_QUESTION: usize = 1024;
+/// Calls of a connection that may have been cancelled before they were taken on: one more ends it. Callers who give up
+/// early make many hundreds of them while a busy machine does something else. Each keeps 0.6 KB until the connection ends.
+const MOST_CANCELLED: usize = 4000;
 
 /// How often a silent peer is asked whether it lives, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
@@ -68,9 +80,9 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-/// A server that is bound to its port and connected to its database.
+/// A server that is bound to its port, on one address or several, and connected to its database.
 pub struct Server {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     store: Store,
     limits: Limits,
 }
@@ -85,8 +97,9 @@ pub enum Drained {
 }
 
 impl Server {
-    pub const fn new(listener: TcpListener, store: Store, limits: Limits) -> Self {
-        Self { listener, store, limits }
+    #[must_use]
+    pub const fn new(listeners: Vec<TcpListener>, store: Store, limits: Limits) -> Self {
+        Self { listeners, store, limits }
     }
 
     /// Serves until `stop` is cancelled, then drains: no new connection, NOT_SERVING, every call in flight answered.
@@ -116,7 +129,7 @@ impl Server {
         handlers: impl FnOnce(Arc<Api>) -> Arc<P>,
         stop: CancellationToken,
     ) -> Result<Drained, tonic::transport::Error> {
-        let Self { listener, store, limits } = self;
+        let Self { listeners, store, limits } = self;
         let tasks = TaskTracker::new();
         let (reporter, health_service) = tonic_health::server::health_reporter();
         Health::not_serving(reporter).await.watch(store.clone(), &tasks, stop.clone());
@@ -130,7 +143,7 @@ impl Server {
             keys: Keys::new(store.clone(), tasks.clone()),
             permits: Arc::new(Semaphore::new(limits.in_flight)),
             stop: stop.clone(),
-            unsent: Arc::default(),
+            backlog: Arc::default(),
         };
         let services = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
             .add_service(
@@ -145,13 +158,13 @@ impl Server {
             .into_axum_router()
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(Arc::new(admission), layers::call));
-        let connections =
-            listen::accept(listener, limits.connections, limits.connection_age.mul_f64(1.1), stop.clone());
+        let connections = listen::accept(listeners, limits.connections, limits.connection_age.mul_f64(1.1), &stop);
         let serving = Transport::builder()
             .max_concurrent_streams(STREAMS)
             .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_max_header_list_size(LARGEST_HEADERS)
+            .http2_max_pending_accept_reset_streams(Some(MOST_CANCELLED))
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .max_connection_age(limits.connection_age.mul_f64(rand::random_range(0.9..=1.1)))

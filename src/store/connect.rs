@@ -1,12 +1,20 @@
 //! How the database is reached: its URL, its connections, and how their sessions are set.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    fs::OpenOptions,
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{self, Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use sea_orm::{
-    ConnectOptions, Database,
+    ConnectOptions, Database, DbErr, RuntimeErr,
     sqlx::{
         self, Connection as _,
-        postgres::PgConnectOptions,
+        postgres::{PgConnectOptions, PgConnection},
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
     },
 };
@@ -14,14 +22,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{ACQUIRE_TIMEOUT, Store, Writers};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How long a write may take on PostgreSQL, from its arrival on: longer than a lock is waited for, and then the database
 /// is frozen or has more to do than it can.
-const POSTGRES_WRITE: Duration = Duration::from_millis(2500);
+const POSTGRES_WRITE_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// How long a write may take on SQLite, which is a file and never away: its deadline comes before.
-const SQLITE_WRITE: Duration = Duration::from_mins(1);
+const SQLITE_WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// SQLite connections that read.
 const SQLITE_READERS: u32 = 4;
@@ -42,7 +50,30 @@ const SESSION: [(&str, &str); 4] = [
 #[derive(Clone, Debug)]
 pub struct DatabaseUrl {
     url: SecretString,
-    place: String,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    /// A file, by its whole path, and whether it is made where there is none.
+    File { path: PathBuf, create: bool },
+    /// A server and its database.
+    Server(String),
+}
+
+/// Why a text is no URL of a database. No part of the text is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    #[error(
+        "the database URL must be sqlite://PATH?mode=rwc (a file) or postgres://USER:PASSWORD@HOST:PORT/DATABASE; \
+         special characters of a password must be percent-encoded"
+    )]
+    Form,
+    #[error(
+        "the database URL is ambiguous: / @ ? and # in its user or password must be percent-encoded, as %2F %40 %3F \
+         and %23"
+    )]
+    Unescaped,
 }
 
 impl DatabaseUrl {
@@ -50,38 +81,86 @@ impl DatabaseUrl {
     ///
     /// # Errors
     ///
-    /// Says what a URL must look like where it is neither.
-    pub fn parse(url: &SecretString) -> Result<Self, &'static str> {
+    /// Says what a URL must look like where it is neither, or where a password is not percent-encoded.
+    pub fn parse(url: &SecretString) -> Result<Self, UrlError> {
         let text = url.expose_secret();
         let place = if text.starts_with("sqlite:") {
-            let file = text.parse::<SqliteConnectOptions>().ok().filter(|options| {
-                // Without a file each pooled connection would have a database of its own.
-                let file = options.get_filename().to_string_lossy().into_owned();
-                !(file.is_empty() || file.contains(":memory:") || file.starts_with("file:"))
-            });
-            file.filter(|_| !text.contains("mode=memory")).map(|_| text.to_owned())
-        } else if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            file(text)
+        } else if let Some(rest) = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
+            if is_ambiguous(rest) {
+                return Err(UrlError::Unescaped);
+            }
             text.parse::<PgConnectOptions>().ok().map(|options| {
                 let database = options.get_database().unwrap_or_default();
-                format!("postgres://{}:{}/{database}", options.get_host(), options.get_port())
+                Place::Server(format!("postgres://{}:{}/{database}", options.get_host(), options.get_port()))
             })
         } else {
             None
         };
-        place.map(|place| Self { url: url.clone(), place }).ok_or(
-            "the database URL must be sqlite://PATH?mode=rwc (a file) or postgres://USER:PASSWORD@HOST:PORT/DATABASE",
-        )
+        place.map(|place| Self { url: url.clone(), place }).ok_or(UrlError::Form)
     }
 
-    /// Whether the database is a file of this machine.
-    pub(crate) fn is_file(&self) -> bool {
-        self.place.starts_with("sqlite:")
+    /// The file of this machine that the database is, if it is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match &self.place {
+            Place::File { path, create: _ } => Some(path),
+            Place::Server(_) => None,
+        }
     }
+
+    /// Asks a server whether it lets us in: a pool hides why not.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the server cannot be reached or refuses, and says why.
+    pub(crate) async fn probe(&self) -> Result<()> {
+        if self.file().is_some() {
+            return Ok(());
+        }
+        let connecting = async { PgConnection::connect(self.url.expose_secret()).await?.close().await };
+        match timeout(ACQUIRE_TIMEOUT, connecting).await {
+            Ok(answer) => answer.map_err(refused),
+            Err(_) => Err(Error::DatabaseUnavailable(format!("no answer within {} s", ACQUIRE_TIMEOUT.as_secs()))),
+        }
+    }
+}
+
+/// Why a server did not let us in, in its own words, without the place in its sources.
+fn refused(error: sqlx::Error) -> Error {
+    let cause = error.as_database_error().map_or_else(|| error.to_string(), |refusal| refusal.message().to_owned());
+    match Error::from(DbErr::Conn(RuntimeErr::SqlxError(error.into()))) {
+        Error::DatabaseUnavailable(_) => Error::DatabaseUnavailable(cause),
+        _ => Error::Internal(cause),
+    }
+}
+
+/// The file of an SQLite URL, if it is one. Without a file each pooled connection would have a database of its own.
+fn file(url: &str) -> Option<Place> {
+    let options = url.parse::<SqliteConnectOptions>().ok()?;
+    let name = options.get_filename().to_str()?;
+    if name.is_empty() || name.contains(":memory:") || name.starts_with("file:") {
+        return None;
+    }
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    if parameters.contains("mode=memory") {
+        return None;
+    }
+    let create = parameters.split('&').any(|parameter| parameter == "mode=rwc");
+    Some(Place::File { path: path::absolute(name).ok()?, create })
+}
+
+/// Whether it cannot be told where the password of a URL ends, from what follows its scheme (RFC 3986 section 3).
+fn is_ambiguous(rest: &str) -> bool {
+    let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    authority.matches('@').count() > 1 || behind.contains(['@', '#'])
 }
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.place)
+        match &self.place {
+            Place::File { path, create: _ } => write!(f, "sqlite://{}", path.display()),
+            Place::Server(place) => f.write_str(place),
+        }
     }
 }
 
@@ -92,28 +171,41 @@ impl Store {
     ///
     /// Fails where the database cannot be reached or refuses.
     pub async fn connect(url: &DatabaseUrl, connections: u32) -> Result<Self> {
-        let file = url.is_file();
-        let url = url.url.expose_secret();
-        let (reader, writer, writers, patience, permits) = if file {
+        let DatabaseUrl { url, place } = url;
+        let url = url.expose_secret();
+        let (reader, writer, writers, reads, write_timeout) = if let Place::File { path, create } = place {
+            if *create {
+                make(path).map_err(|error| Error::DatabaseUnavailable(error.to_string()))?;
+            }
             let writer = Database::connect(sqlite(url, 1, "off")).await?;
             let reader = Database::connect(sqlite(url, SQLITE_READERS, "on")).await?;
-            (reader, writer, Writers { groups: 1, locked: 0 }, SQLITE_WRITE, 1)
+            let writers = Writers { groups: 1, locked: 0, connections: 1 };
+            (reader, writer, writers, SQLITE_READERS as usize, SQLITE_WRITE_TIMEOUT)
         } else {
             let pool = Database::connect(postgres(url, connections)).await?;
-            let (writers, permits) = writers(connections as usize);
-            (pool.clone(), pool, writers, POSTGRES_WRITE, permits)
+            let writers = Writers::on_postgres(connections as usize);
+            let reads = (connections as usize - writers.connections).max(1);
+            (pool.clone(), pool, writers, reads, POSTGRES_WRITE_TIMEOUT)
         };
-        let (write_permits, waiting) = (Arc::new(Semaphore::new(permits)), Arc::default());
-        Ok(Self { reader, writer, write_permits, writers, patience, waiting })
+        let permits = |number| Arc::new(Semaphore::new(number));
+        let (write_permits, read_permits) = (permits(writers.connections), permits(reads));
+        Ok(Self { reader, writer, write_permits, read_permits, writers, write_timeout, waiting: Arc::default() })
     }
 }
 
-/// How many workers write with so many connections to PostgreSQL, and how many of these they may take: a quarter, or one
-/// where there are two or three, is left to reads.
-fn writers(connections: usize) -> (Writers, usize) {
-    let permits = connections - connections.div_ceil(4).min(connections - 1);
-    let groups = if permits > 2 { 2 } else { 1 };
-    (Writers { groups, locked: permits.saturating_sub(groups).max(1) }, permits)
+impl Writers {
+    /// With so many connections to PostgreSQL: a quarter of them, or one where there are two or three, is left to reads.
+    fn on_postgres(all: usize) -> Self {
+        let connections = all - all.div_ceil(4).min(all - 1);
+        let groups = if connections > 2 { 2 } else { 1 };
+        Self { groups, locked: connections.saturating_sub(groups).max(1), connections }
+    }
+}
+
+/// Makes the file of a database, unless it is there, so that nobody but its owner reads it. SQLite gives the mode to the
+/// files that it makes beside it.
+fn make(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
 fn postgres(url: &str, connections: u32) -> ConnectOptions {
@@ -172,10 +264,12 @@ mod tests {
     #[test]
     fn a_url_names_a_file_or_a_server_and_shows_no_password() {
         for (url, shown) in [
-            ("sqlite://profiles.db?mode=rwc", Some("sqlite://profiles.db?mode=rwc")),
             ("sqlite:///var/lib/profiles.db", Some("sqlite:///var/lib/profiles.db")),
+            ("sqlite:///var/lib/profiles.db?mode=rwc", Some("sqlite:///var/lib/profiles.db")),
             ("postgres://ada:sesame@db:5433/profiles", Some("postgres://db:5433/profiles")),
             ("postgresql://ada:sesame@db/profiles?sslmode=require", Some("postgres://db:5432/profiles")),
+            ("postgres://ada:ses%40me%2F%3F%23@db/profiles", Some("postgres://db:5432/profiles")),
+            ("postgres:///profiles?host=/run/postgresql&password=sesame", Some("postgres://localhost:5432/profiles")),
             ("sqlite::memory:", None),
             ("sqlite://:memory:", None),
             ("sqlite://%3Amemory%3A", None),
@@ -189,6 +283,27 @@ mod tests {
             assert_eq!(parsed.as_ref().map(ToString::to_string).as_deref(), shown, "{url}");
             assert!(!format!("{parsed:?}").contains("sesame"));
         }
+        let here = DatabaseUrl::parse(&"sqlite://profiles.db?mode=rwc".into()).expect("a URL").to_string();
+        assert!(here.starts_with("sqlite:///") && here.ends_with("/profiles.db"), "{here}");
+    }
+
+    #[test]
+    fn a_password_that_is_not_percent_encoded_is_refused() {
+        for password in ["ses/me", "ses@me", "ses?me", "ses#me", "/", "@", "?", "#", "a/b@c?d#e", "?host=x&y", "1/x"] {
+            for rest in ["db:5433/profiles", "db", "[::1]:5432/profiles?sslmode=require"] {
+                let url = format!("postgres://ada:{password}@{rest}");
+                assert_eq!(DatabaseUrl::parse(&url.as_str().into()).err(), Some(UrlError::Unescaped), "{url}");
+            }
+        }
+    }
+
+    #[test]
+    fn reads_always_have_a_connection_and_a_locked_row_never_takes_the_last_one_of_writes() {
+        let shares: Vec<_> = [1, 2, 3, 4, 16]
+            .map(Writers::on_postgres)
+            .map(|Writers { groups, locked, connections }| (groups, locked, connections))
+            .into();
+        assert_eq!(shares, [(1, 1, 1), (1, 1, 1), (1, 1, 2), (2, 1, 3), (2, 10, 12)]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use sea_orm::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::failure::failure;
+use super::failure::{ends_the_session, failure};
 use crate::error::{Error, Result};
 
 /// A connection that belongs to one worker until it is dropped, which gives it back to the pool: unless a statement or a
@@ -112,9 +112,13 @@ impl PinnedConnection {
         done.map_err(failure)
     }
 
-    /// A refusal of the database ends a statement as an answer does; a connection that broke is of no use any more.
+    /// A refusal of the database ends a statement as an answer does, unless it ends the session too.
     fn finished<T>(&mut self, answer: &Result<T, sqlx::Error>) {
-        self.unfinished = !matches!(answer, Ok(_) | Err(sqlx::Error::Database(_)));
+        self.unfinished = match answer {
+            Ok(_) => false,
+            Err(sqlx::Error::Database(refusal)) => ends_the_session(&refusal.code().unwrap_or_default()),
+            Err(_) => true,
+        };
     }
 }
 

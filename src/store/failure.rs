@@ -60,9 +60,19 @@ pub fn unsaved(error: DbErr) -> Error {
     }
 }
 
-/// Whether PostgreSQL has ended the session, perhaps in the middle of a commit: classes 08 and 57P0, and 40003.
-fn ends_the_session(code: &str) -> bool {
-    code.len() == 5 && (code.starts_with("08") || code.starts_with("57P0") || code == "40003")
+/// The error of a commit: where its answer was lost, or a file could not be written, nobody knows what was saved.
+pub fn uncommitted(error: DbErr) -> Error {
+    match Error::from(error) {
+        Error::DatabaseUnavailable(cause) => Error::OutcomeUnknown(cause),
+        error => error,
+    }
+}
+
+/// Whether PostgreSQL has ended the session, perhaps in the middle of a commit: classes 08 and 57P0, and 40003, or since
+/// its transaction was idle for too long.
+pub fn ends_the_session(code: &str) -> bool {
+    code.len() == 5
+        && (code.starts_with("08") || code.starts_with("57P0") || matches!(code, "40003" | "25P03" | "25P04"))
 }
 
 /// The e-mail or phone number that someone else has, or what two writes stored first at the same moment: the second finds
@@ -86,7 +96,7 @@ fn by_code(code: &str, cause: String) -> Error {
     match code {
         "40001" | "40P01" => Error::TransactionConflict { cause, retryable: true },
         "55P03" => Error::TransactionConflict { cause, retryable: false },
-        "57014" | "53300" | "25006" | "25P03" | "25P04" => Error::DatabaseUnavailable(cause),
+        "57014" | "53300" | "25006" => Error::DatabaseUnavailable(cause),
         _ if ends_the_session(code) => Error::DatabaseUnavailable(cause),
         _ => match code.parse::<u32>().map(|code| code & 0xff) {
             // SQLITE_BUSY, SQLITE_LOCKED

@@ -23,7 +23,12 @@ pub async fn create(db: &impl ConnectionTrait, key: Model) -> Result<()> {
 }
 
 /// The key with this lookup id.
-pub async fn find(store: &Store, lookup: &str) -> Result<Option<Model>> {
+pub async fn find(db: &impl ConnectionTrait, lookup: &str) -> Result<Option<Model>> {
+    Ok(Entity::find_by_id(lookup).one(db).await?)
+}
+
+/// The key with this lookup id, for a call that presents it: in time, and from whichever connection is free.
+pub async fn look_up(store: &Store, lookup: &str) -> Result<Option<Model>> {
     Ok(store.all(Entity::find_by_id(lookup).build(store.backend())).await?.pop())
 }
 
@@ -31,6 +36,19 @@ pub async fn find(store: &Store, lookup: &str) -> Result<Option<Model>> {
 pub async fn list(db: &impl ConnectionTrait, organization: Uuid) -> Result<Vec<Model>> {
     let keys = Entity::find().filter(Column::OrganizationId.eq(organization));
     Ok(keys.order_by_asc(Column::CreatedAt).order_by_asc(Column::Id).all(db).await?)
+}
+
+/// An organization's key of this name that works, if there is one.
+pub async fn find_live(
+    db: &impl ConnectionTrait,
+    organization: Uuid,
+    name: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<Model>> {
+    let unexpired = Condition::any().add(Column::ExpiresAt.is_null()).add(Column::ExpiresAt.gt(now));
+    let keys = Entity::find().filter(Column::OrganizationId.eq(organization)).filter(Column::Name.eq(name));
+    let live = keys.filter(Column::RevokedAt.is_null()).filter(unexpired);
+    Ok(live.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).one(db).await?)
 }
 
 /// Revokes a key; false where there is none. A key that is revoked already keeps its date.

@@ -14,7 +14,6 @@ mod rows;
 pub mod save;
 
 use std::{
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -27,7 +26,7 @@ use sea_orm::{
     Statement, TransactionOptions, TransactionTrait as _,
     sqlx::{Database, Pool, pool::PoolConnection},
 };
-use sea_orm_migration::MigratorTrait as _;
+use sea_orm_migration::MigratorTraitSelf as _;
 use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
@@ -67,8 +66,10 @@ pub struct Store {
     writer: DatabaseConnection,
     /// The connections that writes may take, so that reads always find one.
     write_permits: Arc<Semaphore>,
+    /// The connections that single queries may take.
+    read_permits: Arc<Semaphore>,
     writers: Writers,
-    patience: Duration,
+    write_timeout: Duration,
     /// Who waits for a connection.
     waiting: Arc<AtomicUsize>,
 }
@@ -80,6 +81,8 @@ pub struct Writers {
     pub groups: usize,
     /// Those that save changes one profile after the other, with its row locked. Without any, groups are saved so.
     pub locked: usize,
+    /// The connections that they may take.
+    pub connections: usize,
 }
 
 impl Store {
@@ -89,8 +92,8 @@ impl Store {
     }
 
     /// How long a write may take, from its arrival on.
-    pub(crate) const fn patience(&self) -> Duration {
-        self.patience
+    pub(crate) const fn write_timeout(&self) -> Duration {
+        self.write_timeout
     }
 
     /// What the database speaks.
@@ -126,9 +129,16 @@ impl Store {
         self.waiting.load(Relaxed) > 0
     }
 
-    /// The rows that one query answers.
-    pub(crate) async fn all<M: FromQueryResult>(&self, query: Statement) -> Result<Vec<M>> {
-        in_time(async { self.read_connection().await?.all(query).await }).await
+    /// The rows that one query answers. It is made in a task of its own: a caller who goes away in its middle would cost
+    /// its connection. Who waits for others' queries waits where a caller can still go away.
+    pub(crate) async fn all<M: FromQueryResult + Send + 'static>(&self, query: Statement) -> Result<Vec<M>> {
+        let permit = in_time(async { Ok(Arc::clone(&self.read_permits).acquire_owned().await) }).await?;
+        let store = self.clone();
+        let queried = tokio::spawn(async move {
+            let _permit = permit;
+            in_time(async { store.read_connection().await?.all(query).await }).await
+        });
+        queried.await.unwrap_or_else(|_| Err(Error::Internal("a query panicked".to_owned())))
     }
 
     async fn acquire(&self, pool: &DatabaseConnection) -> Result<Connection> {
@@ -156,8 +166,8 @@ impl Store {
             tx.execute_unprepared("SET LOCAL lock_timeout = 0").await?;
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
         }
-        Migrator::up(&tx, None).await?;
-        Ok(tx.commit().await?)
+        Migrator::for_database(&tx).await?.up(&tx, None).await?;
+        commit(tx).await
     }
 
     /// Whether the database answers.
@@ -168,8 +178,8 @@ impl Store {
 
     /// Closes the connections, so that SQLite folds its log into the file.
     pub(crate) async fn close(self) {
-        for door in [self.reader, self.writer] {
-            if let Err(error) = door.close().await {
+        for pool in [self.reader, self.writer] {
+            if let Err(error) = pool.close().await {
                 tracing::warn!(%error, "closing the database failed");
             }
         }
@@ -197,7 +207,8 @@ impl Drop for Waiting<'_> {
 async fn acquire<D: Database>(pool: &Pool<D>) -> Result<PoolConnection<D>> {
     let acquired = timeout(ACQUIRE_TIMEOUT, async {
         loop {
-            let mut acquiring = pin!(timeout(ACQUIRE_TRY, pool.acquire()));
+            let mut acquiring = Box::pin(timeout(ACQUIRE_TRY, pool.acquire())); // sqlx's way to a connection is large
+
             loop {
                 tokio::select! {
                     biased;
@@ -217,6 +228,11 @@ async fn acquire<D: Database>(pool: &Pool<D>) -> Result<PoolConnection<D>> {
         }
     });
     acquired.await.unwrap_or_else(|_| Err(Error::DatabaseUnavailable("no connection came in time".to_owned())))
+}
+
+/// Commits. Where the answer is lost, nobody knows whether the database has committed.
+pub async fn commit(tx: DatabaseTransaction) -> Result<()> {
+    tx.commit().await.map_err(failure::uncommitted)
 }
 
 /// The answer of a query, if it comes in time: a frozen database does not refuse, it says nothing.

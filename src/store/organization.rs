@@ -2,7 +2,7 @@
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, IntoActiveModel as _, QueryFilter as _, QueryOrder as _,
-    TryInsertResult,
+    QuerySelect as _, TryInsertResult,
 };
 
 use crate::{
@@ -22,6 +22,11 @@ pub async fn create(db: &impl ConnectionTrait, organization: Model) -> Result<bo
 /// The organization with this name.
 pub async fn find(db: &impl ConnectionTrait, name: &str) -> Result<Option<Model>> {
     Ok(Entity::find().filter(Column::Name.eq(name)).one(db).await?)
+}
+
+/// The organization with this name, which nobody else locks until the transaction ends: its keys are made one at a time.
+pub async fn lock(db: &impl ConnectionTrait, name: &str) -> Result<Option<Model>> {
+    Ok(Entity::find().filter(Column::Name.eq(name)).lock_exclusive().one(db).await?)
 }
 
 /// All organizations, by name.

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Rows of profiles with all that is stored with them.
-pub struct Profiles<'a> {
+pub struct Rows<'a> {
     pub profiles: Vec<&'a profile::Model>,
     /// The revision that each of them had when it was loaded.
     pub expected: Vec<i64>,
@@ -29,8 +29,8 @@ pub struct Profiles<'a> {
 }
 
 /// Stores new profiles: all of them or none.
-pub async fn create(connection: &mut PinnedConnection, rows: &Profiles<'_>) -> Result<()> {
-    let Profiles { profiles, expected: _, history, claims } = rows;
+pub async fn create(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Result<()> {
+    let Rows { profiles, expected: _, history, claims } = rows;
     if connection.backend() == DbBackend::Sqlite {
         insert::<profile::Entity>(connection, profiles).await?;
         insert::<profile_change::Entity>(connection, history).await?;
@@ -46,8 +46,8 @@ pub async fn create(connection: &mut PinnedConnection, rows: &Profiles<'_>) -> R
 
 /// Stores the new rows of profiles, and answers which of them it has stored: those whose revision was the expected one,
 /// and which nobody else had locked.
-pub async fn update(connection: &mut PinnedConnection, rows: &Profiles<'_>) -> Result<Vec<Uuid>> {
-    let Profiles { profiles, expected, history, claims } = rows;
+pub async fn update(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Result<Vec<Uuid>> {
+    let Rows { profiles, expected, history, claims } = rows;
     if connection.backend() == DbBackend::Sqlite {
         let mut updated = Vec::with_capacity(profiles.len());
         for (profiles, expected) in pieces(profiles).zip(pieces(expected)) {

@@ -25,7 +25,7 @@ mod tests {
 
     #[test]
     fn everything_else_is_refused() {
-        for text in ["", "U", "USA", "XX", "U1", "\u{17f}s"] {
+        for text in ["", "U", "USA", "XX", "U1", "UK", "\u{17f}s", "\u{ff35}\u{ff33}"] {
             assert_eq!(country(text), Err(Rule::Country), "{text:?}");
         }
         for text in ["", "N", "NYC", "N1", "\u{e9}"] {

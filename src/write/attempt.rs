@@ -30,7 +30,7 @@ use crate::{
         policy,
     },
     queue::{Item as _, Lane, Queue, Taken},
-    store::{self, KEPT, PinnedConnection, Store},
+    store::{self, KEPT, PinnedConnection, Store, failure::uncommitted},
 };
 
 /// How many changes are decided and saved together at the most: more would only take longer.
@@ -187,7 +187,7 @@ impl Worker {
     fn try_locked(&self, decided: Decided) {
         let Decided { running: Running { mut pending, permit }, profile_id, result: _, depends_on: _ } = decided;
         drop(permit); // a change that waits does not hold it
-        pending.fate.wait_for_others();
+        pending.state.wait_for_others();
         pending.lane = Lane::Locked;
         pending.profile = profile_id;
         if let Err(pending) = self.queue.push(pending) {
@@ -217,7 +217,9 @@ impl Worker {
         match ended {
             Ok(()) => decided.into_iter().for_each(Decided::answer),
             Err(error @ (Error::OutcomeUnknown(_) | Error::DatabaseUnavailable(_))) => {
-                decided.into_iter().for_each(|decided| decided.fail(error.clone()));
+                for decided in decided {
+                    decided.fail(error.clone());
+                }
             }
             Err(error) => {
                 let alone = decided.len() == 1;
@@ -232,7 +234,7 @@ impl Worker {
                     if alone && !again {
                         decided.fail(error.clone());
                     } else {
-                        decided.running.pending.fate.wait_for_others();
+                        decided.running.pending.state.wait_for_others();
                         left.push(vec![decided.running]);
                     }
                 }
@@ -253,10 +255,11 @@ impl Worker {
         }
         let save = async {
             let Saved { created, updated: ids, claims } = self.save(connection, saving).await;
-            created.and(claims)?;
+            created?;
             if ids?.len() < updated.len() {
                 return Err(Error::Internal("a locked row was changed by somebody else".to_owned()));
             }
+            claims?;
             store::case::save(connection, cases).await
         };
         // Nothing was committed yet, whatever became of the connection.
@@ -265,24 +268,25 @@ impl Worker {
             error => error,
         })?;
         let committed = timeout(self.longest(), connection.commit()).await;
-        committed.map_err(|_| late())?.map_err(|error| match Error::from(error) {
-            Error::DatabaseUnavailable(cause) => Error::OutcomeUnknown(cause),
-            error => error,
-        })
+        committed.map_err(|_| late())?.map_err(uncommitted)
     }
 
-    /// Sends the statements that save.
+    /// Sends the statements that save. What comes after a lost answer is not sent.
     async fn save(&self, connection: &mut PinnedConnection, saving: &Saving) -> Saved {
         let Saving { created, updated, claims, cases: _ } = saving;
         let mut saved = Saved { created: Ok(()), updated: Ok(HashSet::new()), claims: Ok(()) };
         if !created.is_empty() {
-            saved.created = self.answered(store::save::create(connection, &profiles(created))).await;
+            saved.created = self.answered(store::save::create(connection, &rows(created))).await;
         }
-        if !updated.is_empty() {
-            let ids = self.answered(store::save::update(connection, &profiles(updated))).await;
+        if connection.is_broken() {
+            saved.updated = Err(unsent());
+        } else if !updated.is_empty() {
+            let ids = self.answered(store::save::update(connection, &rows(updated))).await;
             saved.updated = ids.map(HashSet::from_iter);
         }
-        if !claims.is_empty() {
+        if connection.is_broken() {
+            saved.claims = Err(unsent());
+        } else if !claims.is_empty() {
             let claims: Vec<_> = claims.iter().collect();
             saved.claims = self.answered(store::save::claim(connection, &claims)).await;
         }
@@ -295,7 +299,7 @@ impl Worker {
     }
 
     fn longest(&self) -> Duration {
-        self.store.patience() + GRACE
+        self.store.write_timeout() + GRACE
     }
 
     /// Whether no other write can come between a load and its save: SQLite has one writer.
@@ -324,7 +328,7 @@ impl Worker {
     async fn load_locked(&mut self, group: &[Running]) -> Result<(PinnedConnection, Rows)> {
         for _ in 0..BROKEN_CONNECTIONS {
             let mut connection = self.connection().await?;
-            let loaded = timeout(self.store.patience(), async {
+            let loaded = timeout(self.store.write_timeout(), async {
                 connection.begin().await?;
                 self.waiting_for_the_lock(group, load_in_transaction(&mut connection, group)).await
             });
@@ -371,19 +375,19 @@ fn decide(rows: Rows, running: Vec<Running>) -> (Saving, Vec<Decided>, Vec<Runni
     let mut group = Group::new(rows);
     let (mut decided, mut later) = (Vec::new(), Vec::new());
     for running in running {
-        let Pending { author, change, now, fate, .. } = &running.pending;
-        if !fate.send() {
+        let Pending { author, change, now, state, .. } = &running.pending;
+        if !state.send() {
             continue;
         }
         match group.decide(author, change, *now) {
             Step::Later => {
-                fate.wait();
+                state.wait();
                 later.push(running);
             }
             Step::Decided { result: Err(Error::TransactionConflict { retryable: true, .. }), .. }
                 if !running.pending.is_overdue() =>
             {
-                fate.wait_for_others();
+                state.wait_for_others();
                 later.push(running);
             }
             Step::Decided { profile_id, result, depends_on: Dependency::Nothing } => running.answer(profile_id, result),
@@ -433,10 +437,10 @@ async fn load_in_transaction(connection: &mut PinnedConnection, group: &[Running
 
 /// Loads who has the addresses that the group names.
 async fn load_owners(connection: &mut PinnedConnection, wanted: &Wanted, rows: &mut Rows) -> Result<()> {
-    let Wanted { emails, wanted_emails, wanted_phone_numbers, .. } = wanted;
-    let emails = [emails.as_slice(), wanted_emails].concat();
-    if !(emails.is_empty() && wanted_phone_numbers.is_empty()) {
-        let owners = store::profile::owners(connection, &emails, wanted_phone_numbers).await?;
+    let Wanted { emails, set_emails, set_phone_numbers, .. } = wanted;
+    let emails = [emails.as_slice(), set_emails].concat();
+    if !(emails.is_empty() && set_phone_numbers.is_empty()) {
+        let owners = store::profile::owners(connection, &emails, set_phone_numbers).await?;
         rows.owners.extend(owners.into_iter().map(|owner| {
             let store::profile::Owner { id, organization_id, email, phone_number } = owner;
             Owner { id, organization_id, email, phone_number }
@@ -468,8 +472,9 @@ struct Wanted {
     ids: Vec<Uuid>,
     /// The e-mails that say whose profiles are changed.
     emails: Vec<String>,
-    wanted_emails: Vec<String>,
-    wanted_phone_numbers: Vec<String>,
+    /// What the changes set: each has one owner.
+    set_emails: Vec<String>,
+    set_phone_numbers: Vec<String>,
     claims: Vec<store::request::Key>,
     cases: Vec<store::case::Key>,
 }
@@ -487,8 +492,8 @@ impl Wanted {
             }
             for (column, text) in wanted_addresses(change) {
                 match column {
-                    Column::Email => wanted.wanted_emails.push(text.to_owned()),
-                    _ => wanted.wanted_phone_numbers.push(text.to_owned()),
+                    Column::Email => wanted.set_emails.push(text.to_owned()),
+                    _ => wanted.set_phone_numbers.push(text.to_owned()),
                 }
             }
             let key = |claim: &Claim| (organization, change.rpc.name().to_owned(), claim.request_id.clone());
@@ -506,8 +511,8 @@ impl Wanted {
 }
 
 /// The rows of profiles as the store takes them.
-fn profiles(revised: &[Revised]) -> store::save::Profiles<'_> {
-    store::save::Profiles {
+fn rows(revised: &[Revised]) -> store::save::Rows<'_> {
+    store::save::Rows {
         profiles: revised.iter().map(|revised| &revised.profile).collect(),
         expected: revised.iter().map(|revised| revised.expected).collect(),
         history: revised.iter().flat_map(|revised| &revised.history).collect(),
@@ -536,6 +541,10 @@ fn fail(group: Vec<Running>, error: &Error) {
 
 fn late() -> Error {
     Error::OutcomeUnknown("the database has not answered in time".to_owned())
+}
+
+fn unsent() -> Error {
+    Error::DatabaseUnavailable("the connection broke before the write was sent".to_owned())
 }
 
 async fn backoff() {

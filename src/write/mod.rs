@@ -50,7 +50,7 @@ impl From<OwnedSemaphorePermit> for Permit {
 pub struct Writer {
     queue: Sender<Pending>,
     /// How long a write may take.
-    patience: Duration,
+    timeout: Duration,
     /// The lane of changes whose profile has to be locked first.
     locked: Lane,
 }
@@ -66,13 +66,13 @@ impl Writer {
                 tokio::spawn(attempt::work(store.clone(), Arc::clone(&queue), lane, tasks.clone()));
             }
         }
-        Self { queue: sender, patience: store.patience(), locked }
+        Self { queue: sender, timeout: store.write_timeout(), locked }
     }
 
     /// Makes the change, or nothing of it, and answers what it leaves.
     pub async fn write(&self, author: Author, permit: Permit, change: Change, now: DateTime<Utc>) -> Result<Written> {
         let (answer, answered) = oneshot::channel();
-        let fate = Arc::new(Fate::default());
+        let state = Arc::new(SendState::default());
         let pending = Pending {
             lane: match &change.edit {
                 Edit::Columns(_) => Lane::Groups,
@@ -84,22 +84,22 @@ impl Writer {
             now,
             since: Instant::now(),
             permit: Arc::downgrade(&permit.0),
-            fate: Arc::clone(&fate),
+            state: Arc::clone(&state),
             answer,
         };
         if self.queue.push(pending).is_err() {
             return Err(blocked());
         }
-        match timeout(self.patience, answered).await {
+        match timeout(self.timeout, answered).await {
             Ok(Ok(Answer { profile_id, result })) => {
                 profile_id.into_iter().for_each(telemetry::note_profile);
                 result
             }
-            Ok(Err(_panicked)) => Err(match fate.give_up("a write panicked") {
+            Ok(Err(_panicked)) => Err(match state.give_up("a write panicked") {
                 Error::OutcomeUnknown(cause) => Error::OutcomeUnknown(cause),
                 _ => Error::Internal("a write panicked".to_owned()),
             }),
-            Err(_late) => Err(fate.give_up("the write was not made in time")),
+            Err(_late) => Err(state.give_up("the write was not made in time")),
         }
     }
 }
@@ -119,7 +119,7 @@ struct Pending {
     lane: Lane,
     since: Instant,
     permit: Weak<OwnedSemaphorePermit>,
-    fate: Arc<Fate>,
+    state: Arc<SendState>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -159,15 +159,15 @@ impl Pending {
     }
 }
 
-/// What becomes of a write whose database is slow: its caller may give up until it is sent, and not after.
+/// Whether a write has been sent: its caller may give up before, and not after.
 #[derive(Default)]
-struct Fate {
+struct SendState {
     state: AtomicU8,
     /// Whether other writes were in its way.
     conflicted: AtomicBool,
 }
 
-impl Fate {
+impl SendState {
     const WAITING: u8 = 0;
     const SENT: u8 = 1;
     const GIVEN_UP: u8 = 2;

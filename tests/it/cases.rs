@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::harness::{Client, Failure, client};
+use crate::harness::{Client, Database, Failure, Service, client, until};
 
 const LOCKING: [&str; 5] = ["ASSIGNED", "IN_PROGRESS", "APPROVED", "REJECTED", "NO_DECISION"];
 const DEMOGRAPHICS: [&str; 4] = ["first_name", "last_name", "dob", "gender"];
@@ -215,13 +215,43 @@ async fn no_write_begun_after_the_acknowledgment_changes_a_locked_field() {
         for writer in 0..16 {
             writers.spawn(rename_until_locked(north.clone(), ada.clone(), writer, Arc::clone(&acknowledged)));
         }
-        while north.get(&ada).await.expect("the profile")["etag"] == "\"1\"" {}
+        until("a name has changed", async || north.get(&ada).await.expect("the profile")["etag"] != "\"1\"").await;
         north.report(&format!("c-{round}"), &ada, "ASSIGNED", MONDAY).await.expect("reported");
         acknowledged.store(true, Ordering::SeqCst);
         let locked = north.get(&ada).await.expect("the profile");
         writers.join_all().await;
         assert_eq!(north.get(&ada).await, Ok(locked));
     }
+}
+
+/// A write that was decided before the report is not saved after it, whichever program makes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_began_before_the_report_changes_nothing_after_its_acknowledgment() {
+    let database = Arc::new(Database::create());
+    let replicas = [Service::on(Arc::clone(&database), []), Service::on(Arc::clone(&database), [])];
+    let north = replicas[0].organization("north").await;
+    let other = replicas[1].client(&replicas[1].key("north", &["profiles.read", "profiles.write"])).await;
+    let mut lanes = JoinSet::new();
+    for lane in 0..8 {
+        let (north, other) = (north.clone(), other.clone());
+        lanes.spawn(async move {
+            for round in 0..125 {
+                let ada = north.person(json!({})).await;
+                let writes = [&north, &other].map(|client| {
+                    let (client, ada) = (client.clone(), ada.clone());
+                    tokio::spawn(async move { client.patch(&ada, json!({ "firstName": "Eve" })).await })
+                });
+                north.report(&format!("c-{lane}-{round}"), &ada, "ASSIGNED", MONDAY).await.expect("reported");
+                let locked = other.get(&ada).await.expect("the profile");
+                for write in writes {
+                    let outcome = write.await.expect("a call");
+                    assert!(outcome.is_ok() || outcome.is_err_and(|refused| refused.reason == "DEMOGRAPHICS_LOCKED"));
+                }
+                assert_eq!(north.get(&ada).await, Ok(locked));
+            }
+        });
+    }
+    lanes.join_all().await;
 }
 
 /// Renames until a write that began after the acknowledgment has been refused.

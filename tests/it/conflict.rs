@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
 
-use crate::harness::{Database, Service, client};
+use crate::harness::{Database, Service, client, until};
 
 /// How many sessions wait for a lock.
 const WAITING: &str = "SELECT COUNT(*) AS number FROM pg_stat_activity \
@@ -81,7 +81,7 @@ async fn a_deadlock_over_two_unique_indexes_is_tried_again() {
             if rpc == "PatchProfile" { north.patch(&ada, fields).await } else { Ok(north.person(fields).await) }
         });
         // The service holds the address as soon as it waits for the number.
-        while service.database.number(WAITING).await == 0 {}
+        until("the service waits", async || service.database.number(WAITING).await > 0).await;
         other.execute_unprepared(&hold("email", &email)).await.expect("the service gives way");
         other.rollback().await.expect("a rollback");
         let person = call.await.expect("a call").expect("tried again");
@@ -108,7 +108,7 @@ async fn an_email_that_changes_hands_meanwhile_is_looked_for_again() {
     other.execute_unprepared(&give(&eve["id"], "'ada@example.com'")).await.expect("taken over");
     let update =
         tokio::spawn(async move { north.update(json!({ "email": "ada@example.com", "city": "London" })).await });
-    while service.database.number(WAITING).await == 0 {}
+    until("the service waits", async || service.database.number(WAITING).await > 0).await;
     other.commit().await.expect("a commit");
     assert_eq!(update.await.expect("a call").expect("updated")["id"], eve["id"]);
 }

@@ -107,12 +107,10 @@ async fn an_id_is_read_in_any_case_and_nothing_else_is_one() {
     let person = north.person(json!({})).await;
     let upper = person["id"].as_str().expect("an id").to_uppercase();
     assert_eq!(north.get(&json!({ "id": upper })).await, Ok(person.clone()));
-    for (id, rule) in [
-        ("", "is required"),
-        ("12345", "must be a UUID in its hyphenated form"),
-        (&upper.replace('-', ""), "must be a UUID in its hyphenated form"),
-        (&format!("{{{upper}}}"), "must be a UUID in its hyphenated form"),
-    ] {
+    let form = "must be a UUID in its hyphenated form, such as 01890000-0000-7000-8000-000000000000";
+    for (id, rule) in
+        [("", "is required"), ("12345", form), (&upper.replace('-', ""), form), (&format!("{{{upper}}}"), form)]
+    {
         let refused = north.get(&json!({ "id": id })).await.expect_err(id);
         assert_eq!(refused.fields, [("id".to_owned(), rule.to_owned())]);
     }

@@ -11,10 +11,13 @@ use std::{
 use serde_json::{Value as Json, json};
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::harness::{Client, Database, Service};
+use crate::harness::{Client, Database, Service, client};
 
 /// Calls that are cut off.
 const CUT: u32 = 10_000;
+
+/// When at the latest a caller goes away.
+const LATEST: Duration = Duration::from_millis(50);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_cut_calls_cost_no_acknowledged_write_and_no_connection() {
@@ -27,7 +30,7 @@ async fn ten_thousand_cut_calls_cost_no_acknowledged_write_and_no_connection() {
     let left = Arc::new(AtomicU32::new(CUT));
     let mut cut = JoinSet::new();
     for seed in 0..64 {
-        cut.spawn(cut_calls(north.clone(), Arc::clone(&people), Arc::clone(&left), seed));
+        cut.spawn(cut_calls(north.clone(), Arc::clone(&people), Arc::clone(&left), seed, LATEST));
     }
     let mut writers = JoinSet::new();
     for writer in 0..8 {
@@ -62,7 +65,7 @@ async fn after_cut_calls_a_pool_of_one_serves_the_next_within_a_second() {
     let north = service.organization("north").await;
     let people = Arc::new([north.person(json!({})).await, north.person(json!({})).await]);
     for round in 0..20 {
-        cut_calls(north.clone(), Arc::clone(&people), Arc::new(AtomicU32::new(10)), round).await;
+        cut_calls(north.clone(), Arc::clone(&people), Arc::new(AtomicU32::new(10)), round, LATEST).await;
         let started = Instant::now();
         north.patch(&people[0], json!({ "city": format!("City {round}") })).await.expect("the next call");
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
@@ -70,11 +73,35 @@ async fn after_cut_calls_a_pool_of_one_serves_the_next_within_a_second() {
     no_connection_is_left_in_a_transaction(&database, 1).await;
 }
 
-/// Calls every kind of RPC and goes away after 0 to 50 ms, until no call is left.
-async fn cut_calls(north: Client, people: Arc<[Json; 2]>, left: Arc<AtomicU32>, seed: u64) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_who_give_up_at_once_end_nobody_elses_call_on_their_connection() {
+    let (_service, north) = client().await;
+    let people = Arc::new([north.person(json!({})).await, north.person(json!({})).await]);
+    let left = Arc::new(AtomicU32::new(2000)); // as many as a machine that does nothing else may let lie
+    let mut cut = JoinSet::new();
+    for seed in 0..40 {
+        let soon = Duration::from_millis(4);
+        cut.spawn(cut_calls(north.clone(), Arc::clone(&people), Arc::clone(&left), seed, soon));
+    }
+    let mut others = JoinSet::new();
+    for _ in 0..4 {
+        let (north, people, left) = (north.clone(), Arc::clone(&people), Arc::clone(&left));
+        others.spawn(async move {
+            while left.load(Ordering::Relaxed) > 0 {
+                north.get(&people[0]).await.expect("another's call");
+            }
+        });
+    }
+    cut.join_all().await;
+    others.join_all().await;
+}
+
+/// Calls every kind of RPC and goes away after a while, `latest` at the most, until no call is left.
+async fn cut_calls(north: Client, people: Arc<[Json; 2]>, left: Arc<AtomicU32>, seed: u64, latest: Duration) {
+    let latest = u64::try_from(latest.as_micros()).expect("a short time");
     let take = |left: u32| left.checked_sub(1);
     while let Ok(number) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-        let wait = Duration::from_micros((u64::from(number) * 7919 + seed * 104_729) % 50_000);
+        let wait = Duration::from_micros((u64::from(number) * 7919 + seed * 104_729) % latest);
         let city = json!({ "city": format!("City {seed} {number}") });
         let call = async {
             match number % 4 {

@@ -146,7 +146,7 @@ async fn a_connection_ends_at_its_age_once_its_call_is_answered() {
     };
     let (answer, ()) = tokio::join!(wire.call(PATCH, &headers, frame(&patch), true), past_its_age);
     answer.expect("a call of a connection that is too old");
-    timeout(Duration::from_secs(1), wire.ended()).await.expect("it has ended");
+    timeout(Duration::from_secs(1), wire.ended()).await.expect("it has ended").expect("in good order");
 }
 
 async fn started_with(arguments: [&str; 2]) -> (Service, Client) {

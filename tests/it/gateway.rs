@@ -62,7 +62,7 @@ fn names() -> String {
                 let Kind::Message(message) = field.kind() else { panic!("a body is a message") };
                 describe(&message, &mut messages, &mut aliases);
                 route.insert("message".to_owned(), quoted(message.name()));
-            } else if body != "*" && path != field.name() {
+            } else if body != "*" && path != field.name() && !is_mask(&field) {
                 alias(&field, &mut aliases);
                 query.insert(field.json_name().to_owned(), kind(&field));
             }
@@ -116,17 +116,21 @@ fn alias(field: &FieldDescriptor, aliases: &mut BTreeMap<String, String>) {
     }
 }
 
-/// What the filter must know of a field: its type, the names of its values, or that it is ignored.
+/// REST has no masks: what a body has says what changes.
+fn is_mask(field: &FieldDescriptor) -> bool {
+    matches!(field.kind(), Kind::Message(message) if message.name() == "FieldMask")
+}
+
+/// What the filter must know of a field: its type, the names of its values, the empty one first, or that it is ignored.
 fn kind(field: &FieldDescriptor) -> String {
     match field.kind() {
         _ if is_output(field) => quoted("output"),
         Kind::String => quoted("string"),
         Kind::Bool => quoted("boolean"),
         Kind::Enum(values) => {
-            let values: Vec<_> = values.values().map(|value| format!("{} = true", value.name())).collect();
+            let values: Vec<_> = values.values().map(|value| quoted(value.name())).collect();
             format!("{{ {} }}", values.join(", "))
         }
-        Kind::Message(message) if message.name() == "FieldMask" => quoted("list"),
         Kind::Message(message) => quoted(message.name()),
         other => panic!("teach deploy/envoy/rest.lua what {other:?} is"),
     }

@@ -23,26 +23,28 @@ async fn every_violation_is_told_at_once_by_its_path_and_rule() {
     assert_eq!((refused.code, refused.reason.as_str()), (Code::InvalidArgument, "INVALID_FIELDS"));
     let told: Vec<_> = refused.fields.iter().map(|(path, rule)| format!("{path} {rule}")).collect();
     assert_eq!(refused.message, format!("Invalid fields: {}.", told.join("; ")));
+    let told: Vec<_> =
+        told.iter().zip(&refused.field_reasons).map(|(told, reason)| format!("{reason}: {told}")).collect();
     insta::assert_snapshot!(told.join("\n"), @r"
-    profile.first_name must be at most 100 characters
-    profile.last_name must not contain control characters
-    profile.email must be a plain ASCII e-mail address of at most 254 characters, such as name@example.com, without a display name, a quoted local part or an IP literal
-    profile.dob must be a real date in the form YYYY-MM-DD, not before 1900-01-01 and not in the future
-    profile.gender must be MALE, FEMALE, OTHER, or GENDER_UNSPECIFIED to clear it
-    profile.phone_number must be an E.164 number: + and 2 to 15 digits, the first of them not 0
-    profile.address must be at most 200 characters
-    profile.address2 must be at most 200 characters
-    profile.city must be at most 100 characters
-    profile.state must be two letters
-    profile.country must be an assigned ISO 3166-1 alpha-2 code
-    profile.postal_code must be 1 to 12 digits
-    request_id must be at most 100 characters
+    TOO_LONG: profile.first_name must be at most 100 characters
+    CONTROL_CHARACTER: profile.last_name must not contain control characters
+    INVALID_EMAIL: profile.email must be a plain ASCII e-mail address of at most 254 characters, such as name@example.com, without a display name or a quoted local part
+    INVALID_DATE_OF_BIRTH: profile.dob must be a real date in the form YYYY-MM-DD, such as 1995-10-01, not before 1900-01-01 and not in the future
+    INVALID_GENDER: profile.gender must be MALE, FEMALE, OTHER, or GENDER_UNSPECIFIED to clear it
+    INVALID_PHONE_NUMBER: profile.phone_number must be an E.164 number, such as +15551234567: + and 2 to 15 digits, the first of them not 0
+    TOO_LONG: profile.address must be at most 200 characters
+    TOO_LONG: profile.address2 must be at most 200 characters
+    TOO_LONG: profile.city must be at most 100 characters
+    INVALID_STATE: profile.state must be two letters, such as NY
+    INVALID_COUNTRY: profile.country must be an assigned ISO 3166-1 alpha-2 code, such as US
+    INVALID_POSTAL_CODE: profile.postal_code must be 1 to 12 digits, such as 01010
+    TOO_LONG: request_id must be at most 100 characters
     ");
     assert_eq!(stored(&service).await, 0);
 }
 
 #[tokio::test]
-async fn control_characters_are_refused_in_every_text() {
+async fn what_no_text_may_hold_is_refused_in_every_field() {
     let (service, north) = client().await;
     for field in [
         "firstName",
@@ -57,11 +59,11 @@ async fn control_characters_are_refused_in_every_text() {
         "country",
         "postalCode",
     ] {
-        for control in ['\0', '\n', '\u{7f}', '\u{85}'] {
+        for character in ['\0', '\n', '\u{7f}', '\u{85}', '\u{2028}', '\u{202e}', '\u{2066}', '\u{ffff}'] {
             let mut profile = json!({ "firstName": "Ada", "lastName": "Byron" });
-            profile[field] = json!(format!("a{control}b"));
+            profile[field] = json!(format!("a{character}b"));
             let refused = north.create(profile).await.expect_err(field);
-            assert_eq!(refused.reason, "INVALID_FIELDS", "{field} {control:?}");
+            assert_eq!(refused.reason, "INVALID_FIELDS", "{field} {character:?}");
             assert_eq!(refused.fields.len(), 1);
         }
     }

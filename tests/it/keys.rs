@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tonic::{Code, transport::Channel};
 
 use crate::{
@@ -64,30 +64,79 @@ async fn each_rpc_takes_exactly_the_keys_with_its_scope() {
 }
 
 #[tokio::test]
-async fn a_key_travels_in_either_header_and_two_must_be_the_same() {
+async fn a_key_travels_in_either_header_and_no_other_value_of_them_spoils_it() {
     let (service, north) = client().await;
     let person = north.person(json!({})).await;
     let (key, other) = (service.key("north", &["profiles.read"]), service.key("north", &["profiles.read"]));
     let channel = service.channel().await;
+    let (own, bearer) =
+        (|value: &str| ("cv-api-key", value.to_owned()), |value: &str| ("authorization", value.to_owned()));
+    let (bearer_key, bearer_other) = (bearer(&format!("Bearer {key}")), bearer(&format!("Bearer {other}")));
+    let (token, basic) = (bearer("Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2ln"), bearer(&format!("Basic {key}")));
+    let (missing, invalid) = (Some("API_KEY_MISSING"), Some("API_KEY_INVALID"));
     for (metadata, reason) in [
-        (vec![("cv-api-key", key.clone())], None),
-        (vec![("authorization", format!("Bearer {key}"))], None),
-        (vec![("authorization", format!("bearer  {key}"))], None),
-        (vec![("cv-api-key", key.clone()), ("authorization", format!("Bearer {key}"))], None),
-        (vec![("cv-api-key", key.clone()), ("authorization", format!("Bearer {other}"))], Some("API_KEY_INVALID")),
-        (vec![("cv-api-key", key.clone()), ("cv-api-key", other.clone())], Some("API_KEY_INVALID")),
-        (vec![("authorization", format!("Basic {key}"))], Some("API_KEY_MISSING")),
-        (vec![], Some("API_KEY_MISSING")),
-        (vec![("cv-api-key", String::new())], Some("API_KEY_INVALID")),
-        (vec![("cv-api-key", "x".repeat(5000))], Some("API_KEY_INVALID")),
-        (vec![("cv-api-key", swap_secret(&key, &other))], Some("API_KEY_INVALID")),
-        (vec![("cv-api-key", format!("ps_{}_{}", "0".repeat(16), "0".repeat(64)))], Some("API_KEY_INVALID")),
+        (vec![own(&key)], None),
+        (vec![own(&format!("  {key} "))], None),
+        (vec![bearer_key.clone()], None),
+        (vec![bearer(&format!("bearer  {key} "))], None),
+        (vec![own(&key), bearer_key.clone()], None),
+        (vec![own(&key), token.clone()], None),
+        (vec![own(&key), basic.clone()], None),
+        (vec![own(&key), bearer("")], None),
+        (vec![own(&key), own(&key), own("")], None),
+        (vec![own(""), bearer_key.clone()], None),
+        (vec![own(" "), bearer_key.clone(), bearer_key.clone()], None),
+        (vec![own(&key), bearer_other.clone()], invalid),
+        (vec![own(&key), own(&other)], invalid),
+        (vec![bearer_key.clone(), bearer_other], invalid),
+        (vec![own("mine"), bearer_key.clone()], invalid),
+        (vec![bearer_key, basic.clone()], invalid),
+        (vec![token], invalid),
+        (vec![basic], missing),
+        (vec![], missing),
+        (vec![own("")], missing),
+        (vec![own(" "), bearer(" ")], missing),
+        (vec![own(&"x".repeat(5000))], invalid),
+        (vec![own(&swap_secret(&key, &other))], invalid),
+        (vec![own(&format!("ps_{}_{}", "0".repeat(16), "0".repeat(64)))], invalid),
     ] {
-        let caller = Client::with_metadata(channel.clone(), metadata);
+        let caller = Client::with_metadata(channel.clone(), metadata.clone());
         let refused = caller.get(&person).await.err();
-        assert_eq!(refused.as_ref().map(|refused| refused.reason.as_str()), reason);
+        assert_eq!(refused.as_ref().map(|refused| refused.reason.as_str()), reason, "{metadata:?}");
         assert!(refused.is_none_or(|refused| refused.code == Code::Unauthenticated));
     }
+}
+
+#[tokio::test]
+async fn a_rejected_key_leaves_a_trace_that_names_it_only_where_its_secret_was_right() {
+    let (mut service, north) = client().await;
+    let person = north.person(json!({})).await;
+    let (revoked, expired) = (service.key("north", &["profiles.read"]), service.key("north", &["profiles.read"]));
+    service.run(["key", "revoke", lookup(&revoked)]);
+    let past = format!("UPDATE api_key SET expires_at = '2026-01-05 10:00:00+00:00' WHERE id = '{}'", lookup(&expired));
+    service.database.execute(&past).await;
+    for (key, id) in
+        [(revoked.clone(), "revoked"), (expired.clone(), "expired"), (swap_secret(&revoked, &expired), "unknown")]
+    {
+        let caller =
+            Client::with_metadata(service.channel().await, vec![("cv-api-key", key), ("x-request-id", id.to_owned())]);
+        assert_eq!(caller.get(&person).await.expect_err(id).reason, "API_KEY_INVALID");
+    }
+    service.signal("TERM");
+    let (_, log) = service.end().await;
+    let lines = log.iter().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+    let calls: Vec<_> =
+        lines.map(|line| line["span"].clone()).filter(|call| call["reason"] == "API_KEY_INVALID").collect();
+    let traces: Vec<_> =
+        calls.iter().map(|call| ["request_id", "key_id", "key_state"].map(|field| &call[field])).collect();
+    assert_eq!(
+        traces,
+        [
+            [&json!("revoked"), &json!(lookup(&revoked)), &json!("revoked")],
+            [&json!("expired"), &json!(lookup(&expired)), &json!("expired")],
+            [&json!("unknown"), &Json::Null, &Json::Null],
+        ]
+    );
 }
 
 /// The lookup id of one key with the secret of another.
@@ -148,7 +197,8 @@ async fn the_list_of_keys_shows_their_use_and_no_secret() {
     assert!(before.starts_with("LOOKUP\tNAME\tSCOPES\tCREATED\tEXPIRES\tREVOKED\tLAST USED\n"));
     let columns = row(&before);
     let columns: Vec<_> = columns.split('\t').collect();
-    assert_eq!((&columns[1..3], &columns[4..]), (&["test", "profiles.read support"][..], &["-", "-", "-"][..]));
+    assert!(columns[1].starts_with("test-"), "{before}");
+    assert_eq!((columns[2], &columns[4..]), ("profiles.read support", &["-", "-", "-"][..]));
     assert!(!before.contains(key.rsplit_once('_').expect("a key").1));
 
     service.client(&key).await.get(&person).await.expect("a use");

@@ -2,12 +2,25 @@
 
 use std::time::{Duration, Instant};
 
+use prost::Message as _;
 use serde_json::json;
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 use tonic::{Code, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::harness::{Database, Service};
+use crate::harness::{
+    Database, Service, message,
+    wire::{Wire, frame},
+};
+
+const CREATE: &str = "ProfileService/CreateProfile";
+
+/// The preface of HTTP/2 and empty SETTINGS.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 #[tokio::test]
 async fn a_call_too_many_is_refused_and_health_is_not() {
@@ -38,6 +51,53 @@ async fn a_call_too_many_is_refused_and_health_is_not() {
     held.release().await;
     call.await.expect("a call").expect("what was taken on is served");
     north.get(&ada).await.expect("a free place");
+}
+
+#[tokio::test]
+async fn half_a_message_takes_no_place_and_the_rest_of_it_is_served_like_any_other() {
+    let service = Service::on(Database::create().into(), ["--max-in-flight", "4"]);
+    let north = service.organization("north").await;
+    let south = service.organization("south").await;
+    let key = service.key("north", &["profiles.write"]);
+    let person =
+        frame(&message(CREATE, json!({ "profile": { "firstName": "Ada", "lastName": "Byron" } })).encode_to_vec());
+    let wire = Wire::connect(&service.address).await;
+    let mut halves = Vec::new();
+    for _ in 0..50 {
+        halves.push(wire.begin(CREATE, &[("cv-api-key", &key)], person.slice(..7), false).await);
+    }
+    for client in [&south, &north, &south, &north] {
+        client.person(json!({})).await;
+    }
+    for mut half in halves {
+        half.end(person.slice(7..));
+        assert_eq!(half.status().await.code(), Code::Ok);
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_take_no_open_file_that_the_service_needs() {
+    let service = Service::with_open_files(Database::create().into(), 128, 512);
+    let north = service.organization("north").await;
+    north.person(json!({})).await;
+    let mut idle = Vec::new();
+    for _ in 0..600 {
+        let mut stream = TcpStream::connect(&service.address).await.expect("a connection");
+        let _ = stream.write_all(HELLO).await; // it may be closed already
+        idle.push(stream);
+    }
+    let mut closed = 0;
+    for stream in &mut idle {
+        // The settings of the server, or the end.
+        let read = timeout(Duration::from_secs(5), stream.read(&mut [0; 1])).await.expect("an answer");
+        closed += usize::from(read.unwrap_or_default() == 0);
+    }
+    assert!((150..400).contains(&closed), "{closed} of 600 were closed");
+    for number in 0..50 {
+        north.person(json!({ "email": format!("{number}@example.com") })).await;
+    }
+    let line = service.logged("connections");
+    assert_eq!((&line["open_files"], &line["wanted"]), (&json!(512), &json!(1024)), "{line}");
 }
 
 #[tokio::test]

@@ -63,6 +63,24 @@ async fn a_bad_mask_is_told_alone_before_any_value() {
 }
 
 #[tokio::test]
+async fn a_bad_mask_is_told_which_paths_are_bad_and_what_was_meant() {
+    let (_service, north) = client().await;
+    let person = north.person(json!({})).await;
+    let paths = ["city", "postalCode", "role", "ada@example.com"];
+    let refused = north.patch_masked(&person, json!({}), &paths).await.expect_err("a bad mask");
+    assert_eq!(
+        refused.message,
+        "The update mask cannot have `postalCode` (did you mean `postal_code`?), `role`, 1 path that is not named \
+         here. It must be empty, or `*` alone, or name fields that can be changed: first_name, last_name, email, dob, \
+         gender, phone_number, address, address2, city, state, country, postal_code."
+    );
+    let endless: Vec<_> = (0..3000).map(|number| format!("path_number_{number}")).collect();
+    let endless: Vec<_> = endless.iter().map(String::as_str).collect();
+    let refused = north.patch_masked(&person, json!({}), &endless).await.expect_err("a bad mask");
+    assert!(refused.message.contains("2990 paths that are not named here"), "{}", refused.message);
+}
+
+#[tokio::test]
 async fn a_patch_that_changes_nothing_leaves_the_version_and_the_date() {
     let (_service, north) = client().await;
     let person = north.person(json!({ "phoneNumber": "+15550001", "city": "London" })).await;

@@ -10,7 +10,7 @@ use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use serde_json::{Value as Json, json};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::harness::{Client, Database, Service, client, program};
+use crate::harness::{Client, Database, Service, client, program, until};
 
 #[test]
 fn what_goes_wrong_at_the_start_is_one_sentence_and_an_exit_code() {
@@ -18,6 +18,7 @@ fn what_goes_wrong_at_the_start_is_one_sentence_and_an_exit_code() {
     let taken = taken.local_addr().expect("an address").to_string();
     for (arguments, code, words) in [
         (vec!["--listen", "nowhere"], 2, "invalid value 'nowhere' for '--listen"),
+        (vec!["--listen", "no.such.name.invalid:0"], 1, "profile-service: cannot listen on no.such.name.invalid:0: "),
         (vec!["--max-in-flight", "0"], 2, "invalid value '0' for '--max-in-flight"),
         (vec!["--no-such-flag"], 2, "unexpected argument '--no-such-flag'"),
         (vec!["--database-url", "mysql://root:sesame@localhost/x"], 2, "profile-service: the database URL must be"),
@@ -27,7 +28,8 @@ fn what_goes_wrong_at_the_start_is_one_sentence_and_an_exit_code() {
         (
             vec!["--listen", "127.0.0.1:0", "--database-url", "postgres://u:sesame@127.0.0.1:1/profiles"],
             1,
-            "profile-service: postgres://127.0.0.1:1/profiles has not answered for 5 s\n",
+            "profile-service: postgres://127.0.0.1:1/profiles has not answered for 5 s: error communicating with database: \
+             Connection refused",
         ),
         (
             vec!["key", "create", "--organization", "x", "--name", "x", "--scope", "everything"],
@@ -46,8 +48,9 @@ fn what_goes_wrong_at_the_start_is_one_sentence_and_an_exit_code() {
 
 #[test]
 fn commands_say_what_is_missing_or_there_already() {
-    let database = Database::create();
-    let run = |arguments: &[&str]| program([]).args(arguments).env("PROFILE_DATABASE_URL", database.url()).output();
+    let service = Service::start();
+    let url = service.database.url();
+    let run = |arguments: &[&str]| program([]).args(arguments).env("PROFILE_DATABASE_URL", &url).output();
     for (arguments, code, words) in [
         (vec!["organization", "create", "north"], 0, ""),
         (vec!["organization", "create", " north "], 1, "there is an organization \"north\" already"),
@@ -144,7 +147,7 @@ async fn a_signal_is_heard_while_another_program_brings_the_schema_up_to_date() 
     let starting = starting.spawn().expect("a program");
     let waiting = "SELECT COUNT(*) AS number FROM pg_stat_activity \
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while database.number(waiting).await == 0 {}
+    until("it waits", async || database.number(waiting).await > 0).await;
     let kill = format!("kill -TERM {}", starting.id());
     assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
     let output = starting.wait_with_output().expect("an end");

@@ -23,7 +23,7 @@ async fn a_write_with_a_stale_etag_is_aborted_and_changes_nothing() {
     let (_service, north) = client().await;
     let old = north.person(json!({ "email": "ada@example.com" })).await;
     let now = north.patch(&old, json!({ "city": "London" })).await.expect("patched");
-    for etag in [old["etag"].as_str().expect("an etag"), "2", "W/\"2\"", "*", "nonsense"] {
+    for etag in [old["etag"].as_str().expect("an etag"), "W/\"2\"", "\"nonsense\"", "\"\""] {
         let mut whole = now.clone();
         whole["etag"] = json!(etag);
         for outcome in [
@@ -37,6 +37,31 @@ async fn a_write_with_a_stale_etag_is_aborted_and_changes_nothing() {
     }
     assert_eq!(north.get(&old).await, Ok(now.clone()));
     north.patch(&old, json!({ "etag": now["etag"], "city": "Ockham" })).await.expect("the current etag");
+}
+
+#[tokio::test]
+async fn an_etag_that_is_no_entity_tag_is_told_so_on_its_field() {
+    let (_service, north) = client().await;
+    let ada = north.person(json!({ "email": "ada@example.com" })).await;
+    for etag in ["1", "*", "nonsense", "\"1", "'1'", "w/\"1\"", "\"1\", \"2\"", "\u{201c}1\u{201d}", "\\\"1\\\""] {
+        let mut whole = ada.clone();
+        whole["etag"] = json!(etag);
+        let role = json!({ "id": ada["id"], "role": "ADMIN", "reason": "a new post", "etag": etag });
+        for (outcome, field) in [
+            (north.create(whole.clone()).await, "profile.etag"),
+            (north.replace(whole).await, "profile.etag"),
+            (north.patch(&ada, json!({ "etag": etag, "city": "x" })).await, "profile.etag"),
+            (north.update(json!({ "email": "ada@example.com", "etag": etag, "city": "x" })).await, "data.etag"),
+            (north.correct(&ada, json!({ "etag": etag, "city": "x" }), "why").await, "profile.etag"),
+            (north.call("SupportService/SetProfileRole", role).await, "etag"),
+        ] {
+            let refused = outcome.expect_err(etag);
+            assert_eq!((refused.code, refused.reason.as_str()), (Code::InvalidArgument, "INVALID_FIELDS"), "{etag}");
+            assert_eq!(refused.fields, [(field.to_owned(), "must be an etag as answered, with its quotes".to_owned())]);
+            assert_eq!(refused.field_reasons, ["INVALID_ETAG"]);
+        }
+    }
+    assert_eq!(north.get(&ada).await, Ok(ada));
 }
 
 #[tokio::test]

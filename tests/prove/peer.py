@@ -25,6 +25,7 @@ CREATE = "/profiles.v1.ProfileService/CreateProfile"
 GET = "/profiles.v1.ProfileService/GetProfile"
 HEALTH = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 REFUSED_STREAM = 7
 LARGEST_FRAME = 16384
 DEADLINE = 10.0  # of every call

@@ -30,13 +30,13 @@ class Program:
         database = self.database or f"sqlite://{self._files.name}/profiles.db?mode=rwc"
         self._environment["PROFILE_DATABASE_URL"] = database
         try:
-            self._command("organization", "create", "north")
-            scopes = ["--scope", "profiles.read", "--scope", "profiles.write"]
-            self.key = self._command("key", "create", "--organization", "north", "--name", "t", *scopes)
             command = [self.path, "serve", "--listen", "127.0.0.1:0", *self.flags]
             with self.log_file.open("wb") as log:  # a file, which never keeps the program from logging
                 self.process = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stderr=log)
             self.port = await self._listening()
+            self._command("organization", "create", "north")
+            scopes = ["--scope", "profiles.read,profiles.write"]
+            self.key = self._command("key", "create", "--organization", "north", "--name", "t", *scopes)
         except BaseException:
             await self.__aexit__()
             raise

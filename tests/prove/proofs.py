@@ -34,6 +34,7 @@ from peer import (
     HEALTH,
     PATIENCE,
     PREFACE,
+    REFLECTION,
     REFUSED_STREAM,
     WATCH,
     Answer,
@@ -46,12 +47,14 @@ from peer import (
     get_request,
     head,
     message,
+    text_field,
     whole_call,
 )
 from program import Program
 
 OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL = 0, 4, 8, 13
 STREAMS = 100  # at once on one connection
+KEYLESS_STREAMS = 4  # open at once on one connection without a key
 PREFACE_DEADLINE = 2.0
 SLACK = 1.0
 KEEPALIVE = 30 + 10
@@ -219,9 +222,9 @@ async def streams(world: World) -> str:
     return f"{len(peers) * 900} of {len(peers) * 1000} refused"
 
 
-@proof("--max-in-flight", "410")
+@proof("--max-in-flight", "300")
 async def half_sent(world: World) -> str:
-    """Half a message keeps its place until the deadline and no longer: 400 of 410 places are taken, then free again."""
+    """Half a message takes no place: 400 of them, with 300 places, are told after their deadline, others at once."""
     deadline = world.pick(2, 10)
     header_block = world.block(grpc_timeout=f"{deadline}S" if world.quick else None)
     again = odd(STREAMS, FIRST[-1] + 2)
@@ -241,7 +244,7 @@ async def half_sent(world: World) -> str:
             for stream in again:
                 await peer.send(head(stream, world.block()), DataFrame(stream, body[:9]))
             await peer.ping()
-        for peer in peers:  # each has its place, and what is sent whole after all is served
+        for peer in peers:  # what is sent whole after all is served
             await peer.send(*(DataFrame(stream, body[9:], flags=["END_STREAM"]) for stream in again))
             statuses = tally(await peer.answered(*again))
             require(statuses == {OK: STREAMS}, f"the calls afterwards: {statuses}")
@@ -290,12 +293,70 @@ async def slow_reader(world: World) -> str:
 
 
 @proof()
+async def watchers(world: World) -> str:
+    """Open watches of health, and answers about it that nobody reads, cost nobody else an answer: none has a key."""
+    async with world.peer() as peer:
+        created = await peer.call(1, world.block(), create_request())
+    get = get_request(created_id(created.data[5:]))
+    deaf = {SettingsFrame.INITIAL_WINDOW_SIZE: 0}
+    watch = b"".join(whole_call(stream, block(WATCH), b"") for stream in odd(KEYLESS_STREAMS))
+    ask = b"".join(whole_call(stream, block(HEALTH), b"") for stream in FIRST)
+    ended = 0
+    async with (
+        world.crowd(world.pick(100, 530)) as open_watches,
+        world.crowd(world.pick(10, 300), settings=deaf) as unread,
+    ):
+        for peer in open_watches:
+            await peer.send(watch)
+            await peer.until(lambda: len(peer.answers) == KEYLESS_STREAMS)
+        for number, peer in enumerate(unread):
+            await peer.send(ask)
+            if number % 30 == 29:
+                await answers(world, get)
+        await answers(world, get)
+        for peer in open_watches:
+            await peer.ping()
+        ended = sum(peer.ended for peer in unread)
+    return f"{len(open_watches)} peers watch, {ended} of {len(unread)} that read nothing were cut"
+
+
+async def answers(world: World, get: bytes) -> None:
+    """20 calls at once, 20 times, on a connection whose answers all come."""
+    async with world.peer() as peer:
+        for number in range(20):
+            streams = odd(20, 1 + 40 * number)
+            await peer.send(*(whole_call(stream, world.block(GET), get) for stream in streams))
+            statuses = tally(await peer.answered(*streams))
+            require(statuses == {OK: 20}, f"answers beside watchers: {statuses}")
+
+
+@proof()
+async def reflected(world: World) -> str:
+    """23 bytes ask reflection for 16 KB: what a peer draws at once, whether it reads or not, is bounded."""
+    question = message(text_field(4, b"profiles.v1.ProfileService"))
+    call = [head(stream, block(REFLECTION)).serialize() + DataFrame(stream, question * 10).serialize() for stream in FIRST]
+    refused = 0
+    async with world.crowd(world.pick(100, 900), settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}) as peers:
+        for peer in peers:
+            with contextlib.suppress(Ended):
+                await peer.send(*call)
+                await peer.until(lambda: len(peer.answers) == STREAMS)
+            refused += sum(answer.grpc_status == RESOURCE_EXHAUSTED for answer in peer.answers.values())
+        await world.served("a new connection beside unread reflection")
+    require(refused >= (STREAMS - KEYLESS_STREAMS) * len(peers) * 0.9, f"{refused} streams were refused")
+    return f"{refused} of {len(peers) * STREAMS} streams refused"
+
+
+@proof()
 async def rapid_reset(world: World) -> str:
     """HEADERS and RST_STREAM in a loop (CVE-2023-44487) end the connection, again and again."""
-    pair_count, ends = 2000, Counter()
+    pair_count, ends, table = 20_000, Counter(), Encoder()
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", CREATE), (":authority", "localhost")]
+    fields += [("content-type", "application/grpc"), ("te", "trailers"), ("cv-api-key", world.program.key)]
+    blocks = itertools.chain([table.encode(fields)], itertools.repeat(table.encode(fields)))  # then a byte a header
     pairs = b"".join(
-        head(stream, world.block()).serialize() + RstStreamFrame(stream, error_code=8).serialize()
-        for stream in odd(pair_count)
+        head(stream, header_block).serialize() + RstStreamFrame(stream, error_code=8).serialize()
+        for stream, header_block in zip(odd(pair_count), blocks)
     )
     until = time.monotonic() + world.pick(3, 20)
     while time.monotonic() < until:

@@ -61,10 +61,10 @@ def started() -> Iterator[World]:
     with directory() as name:
         path = Path(name)
         database = Database(path)
-        for organization in ("north", "south"):
-            database.run("organization", "create", organization)
         service = Service(database, path / "service.log")
         with running(service):
+            for organization in ("north", "south"):
+                database.run("organization", "create", organization)
             gateway = Gateway([service.address], path / "gateway.log")
             with running(gateway):
                 gateway.reaches_a_service()

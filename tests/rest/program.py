@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ class Database:
     def __init__(self, directory: Path) -> None:
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PROFILE_")}
         self.environment["PROFILE_DATABASE_URL"] = f"sqlite://{directory}/profiles.db?mode=rwc"
+        self.keys = 0
 
     def run(self, *arguments: str) -> str:
         command = [PROGRAM, *arguments]
@@ -46,8 +48,9 @@ class Database:
         return done.stdout.strip()
 
     def key(self, organization: str, *scopes: str) -> str:
-        options = [word for scope in scopes for word in ("--scope", scope)]
-        return self.run("key", "create", "--organization", organization, "--name", "test", *options)
+        self.keys += 1  # a name of its own for each
+        name = f"test-{self.keys}"
+        return self.run("key", "create", "--organization", organization, "--name", name, "--scope", ",".join(scopes))
 
 
 class Process:
@@ -93,34 +96,24 @@ class Service(Process):
 class Gateway(Process):
     """Envoy before these services, started as its users do."""
 
-    def __init__(self, services: list[str], log: Path) -> None:
-        self.admin_file = log.with_suffix(".admin")
-        command = [ROOT / "scripts" / "gateway", "--listen", "127.0.0.1:0"]
+    def __init__(self, services: list[str], log: Path, listen: str = "127.0.0.1:0") -> None:
+        command = [ROOT / "scripts" / "gateway", "--listen", listen]
         for service in services:
             command += ["--service", service]
-        command += [
-            "--",
-            "--log-level",
-            "warning",
-            "--file-flush-interval-msec",
-            "50",
-            "--admin-address-path",
-            self.admin_file,
-        ]
-        super().__init__(command, dict(os.environ), log)
-        until(self._started, "Envoy does not start")
-        listener = self.admin("/listeners?format=json").json()["listener_statuses"][0]
-        self.port = listener["local_address"]["socket_address"]["port_value"]
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__([*command, "--", "--file-flush-interval-msec", "50"], dict(os.environ), log)
+        address, self.admin_address = until(self._listening, "the gateway does not listen")
+        self.port = int(address.rpartition(":")[2])
+        self.url = f"http://{address}"
 
-    def _started(self) -> bool:
+    def _listening(self) -> tuple[str, str] | None:
         self.alive()
-        with contextlib.suppress(OSError):
-            return bool(self.admin_file.read_text()) and self.admin("/ready").ok
-        return False
+        line = re.search(
+            r"^the gateway listens on (\S+), its admin interface on (\S+)\n", self.log_file.read_text(), re.M
+        )
+        return line and line.groups()
 
     def admin(self, path: str) -> requests.Response:
-        return requests.get(f"http://{self.admin_file.read_text()}{path}", timeout=PATIENCE)
+        return requests.get(f"http://{self.admin_address}{path}", timeout=PATIENCE)
 
     def reaches_a_service(self) -> None:
         until(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import signal
+import socket
+import struct
 import threading
 import time
 from pathlib import Path
 
 import grpc
 import pytest
+import requests
 
 from conftest import Client
 from program import Database, Gateway, Service, directory, running, until
-from upstream import NOT_SERVING, SERVING, Upstream
+from upstream import NOT_SERVING, SERVING, Upstream, message
 
 CREATE = {"firstName": "Ada", "lastName": "Byron"}
 UPDATE = {"action": "UPDATE_PROFILE", "data": {"email": "ada@example.com"}}
@@ -21,8 +25,10 @@ UPDATE = {"action": "UPDATE_PROFILE", "data": {"email": "ada@example.com"}}
 
 @pytest.fixture(scope="module")
 def before_upstream(tmp_path_factory):
-    upstream = Upstream()
-    gateway = Gateway([upstream.address], tmp_path_factory.mktemp("gateway") / "gateway.log")
+    upstream = Upstream()  # on 127.0.0.1 alone, which is not the only address of the name
+    gateway = Gateway(
+        [upstream.address.replace("127.0.0.1", "localhost")], tmp_path_factory.mktemp("gateway") / "gateway.log"
+    )
     with contextlib.closing(upstream), running(gateway):
         gateway.reaches_a_service()
         yield upstream, Client(gateway.url, None), gateway
@@ -33,6 +39,7 @@ def upstream(before_upstream):
     upstream, client, _ = before_upstream
     upstream.calls.clear()
     upstream.failures.clear()
+    upstream.trailers.clear()
     return upstream, client
 
 
@@ -131,6 +138,54 @@ def test_codes_are_statuses(upstream, code, status):
             assert answer.json() == {"status": status, "success": False, "message": "as told"}
 
 
+@pytest.mark.parametrize(
+    ("seconds", "nanoseconds", "told"), [(1, 0, "1"), (5, 0, "5"), (0, 120_000_000, "1"), (1, 1, "2"), (0, 0, "1")]
+)
+def test_what_may_be_tried_again_says_when_in_seconds(upstream, seconds, nanoseconds, told):
+    service, client = upstream
+    delay = message(seconds, nanoseconds)
+    info = message(b"type.googleapis.com/google.rpc.RetryInfo", message(delay))
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    service.trailers = [
+        ("grpc-status-details-bin", message(code.value[0], b"as told", info)),
+        ("grpc-retry-pushback-ms", "1234"),
+    ]
+    for path, body in [("/profile", CREATE), ("/api/v1/users", UPDATE)]:
+        service.failures.append(code)
+        answer = client.post(path, json=body)
+        assert (answer.status_code, answer.headers.get("retry-after")) == (429, told)
+        assert not [name for name in answer.headers if name.startswith("grpc-")]
+
+
+def test_what_may_not_be_tried_again_says_nothing(upstream):
+    service, client = upstream
+    service.failures.append(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert "retry-after" not in client.post("/profile", json=CREATE).headers
+    assert "retry-after" not in client.post("/profile", json=CREATE).headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/profile/x", None),
+        ("PUT", "/profile/x", CREATE),
+        ("PATCH", "/profile/x", {"city": 1}),
+        ("PATCH", "/profile/x", {"city": "Rome"}),
+        ("POST", "/profile", CREATE),
+        ("POST", "/api/v1/users", UPDATE),
+        ("DELETE", "/profile/x", None),
+    ],
+)
+def test_the_access_log_has_the_callers_method(before_upstream, method, path, body):
+    _, client, gateway = before_upstream
+    request_id = f"{method}{path}-{len(gateway.log())}"
+    client.request(method, path, json=body, headers={"x-request-id": request_id, "x-envoy-original-method": "TRACE"})
+    line = until(
+        lambda: next((line for line in gateway.log() if line.get("request_id") == request_id), None), "there is no line"
+    )
+    assert line["method"] == method
+
+
 def test_a_service_that_does_not_answer_is_504(upstream):
     service, client = upstream
     service.hang = True
@@ -196,12 +251,12 @@ def test_of_two_replicas_one_may_stop_under_load_and_no_call_fails(how, request_
     with directory() as name, contextlib.ExitStack() as stack:
         path = Path(name)
         database = Database(path)
-        database.run("organization", "create", "north")
-        key = database.key("north", "profiles.read", "profiles.write")
         services = []
         for replica in ("one", "two"):
             services.append(Service(database, path / f"{replica}.log"))
             stack.enter_context(running(services[-1]))
+        database.run("organization", "create", "north")
+        key = database.key("north", "profiles.read", "profiles.write")
         gateway = Gateway([service.address for service in services], path / "gateway.log")
         stack.enter_context(running(gateway))
         until(lambda: gateway.healthy() == 2, "the services are not healthy")
@@ -218,8 +273,58 @@ def test_of_two_replicas_one_may_stop_under_load_and_no_call_fails(how, request_
         assert (set(load.answers), code) == ({201, 200}, 0 if how == signal.SIGTERM else -how)
 
 
+def test_callers_who_cancel_end_nobody_elses_call(new_world):
+    key = new_world.database.key("north", "profiles.read", "profiles.write")
+    client = new_world.client(key)
+    people = [client.person() for _ in range(4)]
+    get = f"GET /profile/{people[0]['id']} HTTP/1.1\r\nhost: x\r\ncv-api-key: {key}\r\n\r\n".encode()
+    answers, cancelled, stopped = [], [], threading.Event()
+
+    def cancel(number: int) -> None:
+        after = random.Random(number)
+        while not stopped.wait(0.03):
+            with socket.create_connection(("127.0.0.1", new_world.gateway.port)) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+                connection.sendall(get)
+                stopped.wait(after.uniform(0, 0.004))
+            cancelled.append(number)
+
+    def change(number: int) -> None:  # a write without a request id, which the gateway does not send again
+        other = new_world.client(key)
+        while not stopped.is_set():
+            answer = other.patch(f"/profile/{people[number]['id']}", json={"city": str(len(answers))})
+            answers.append((answer.status_code, answer.text if answer.status_code != 200 else ""))
+
+    threads = [threading.Thread(target=cancel, args=[number]) for number in range(12)]
+    threads += [threading.Thread(target=change, args=[number]) for number in range(4)]
+    try:
+        for thread in threads:
+            thread.start()
+        until(lambda: len(cancelled) >= 2000 and len(answers) >= 20, "there is no progress")
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+    assert set(answers) == {(200, "")}
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_the_gateway_ends_with_a_signal(tmp_path, how):
     gateway = Gateway(["127.0.0.1:1"], tmp_path / "gateway.log")
     with running(gateway):
         assert gateway.stop(how) == 0
+
+
+def test_the_gateway_prints_one_line_when_it_listens(tmp_path):
+    gateway = Gateway(["127.0.0.1:1"], tmp_path / "gateway.log")
+    with running(gateway):
+        said = gateway.log_file.read_text()
+        assert said == f"the gateway listens on {gateway.url[7:]}, its admin interface on {gateway.admin_address}\n"
+        assert requests.get(f"{gateway.url}/nothing", timeout=20).status_code == 404
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_the_gateway_listens_on_addresses_and_names(tmp_path, host):
+    gateway = Gateway(["127.0.0.1:1"], tmp_path / "gateway.log", listen=f"{host}:0")
+    with running(gateway):
+        assert requests.get(f"http://{host}:{gateway.port}/nothing", timeout=20).status_code == 404

@@ -27,6 +27,13 @@ def reason(answer):
     return next(detail["reason"] for detail in answer.json()["details"] if "reason" in detail)
 
 
+def violations(answer):
+    """The field, description and reason of each."""
+    details = {detail["@type"].rpartition(".")[2]: detail for detail in answer.json()["details"]}
+    found = details["BadRequest"]["fieldViolations"]
+    return [(violation["field"], violation["description"], violation.get("reason")) for violation in found]
+
+
 def test_the_required_fields_alone_create_a_profile(north):
     answer = north.post("/profile", json={"firstName": "string", "lastName": "string"})
     assert answer.status_code == 201
@@ -80,53 +87,51 @@ def test_patch_without_a_mask_changes_the_fields_that_are_present(north):
     assert answer.json() == ada | {"city": "Paris", "etag": '"2"', "updatedDate": answer.json()["updatedDate"]}
 
 
-@pytest.mark.parametrize("body", [{"city": "", "gender": "GENDER_UNSPECIFIED"}])
-def test_patch_sets_keeps_and_clears(north, body):
+def test_patch_sets_keeps_and_clears(north):
     ada = north.person(city="London", country="GB", gender="FEMALE")
-    changed = north.patch(f"/profile/{ada['id']}", json=body | {"country": None, "state": "NY"}).json()
+    body = {"city": "", "gender": "GENDER_UNSPECIFIED", "state": "NY"}
+    changed = north.patch(f"/profile/{ada['id']}", json=body).json()
     assert "city" not in changed and "gender" not in changed
     assert (changed["country"], changed["state"]) == ("GB", "NY")
 
 
+CLEARED = 'must not be null: send "" to clear it, or leave it out to keep it'
+KEPT = "must not be null: leave it out to keep it"
+
+
 @pytest.mark.parametrize(
-    "query",
+    ("field", "problem"),
     [
-        "updateMask=city,country",
-        "update_mask=city,country",
-        "updateMask=city&updateMask=country",
-        "updateMask=city%2Ccountry",
+        *(
+            (name, CLEARED)
+            for name in MASTER | {"email": "", "phoneNumber": ""}
+            if name not in ("firstName", "lastName", "gender")
+        ),
+        *((name, KEPT) for name in ("firstName", "lastName", "id", "etag")),
+        ("gender", CLEARED.replace('""', '"GENDER_UNSPECIFIED"')),
+        ("phone_number", CLEARED),
+        ("first_name", KEPT),
     ],
 )
-def test_a_mask_names_what_changes(north, query):
-    ada = north.person(city="London", country="GB", state="NY")
-    changed = north.patch(f"/profile/{ada['id']}?{query}", json={"city": "Paris", "state": "CA"}).json()
-    assert (changed["city"], changed.get("country"), changed["state"]) == ("Paris", None, "NY")
-
-
-@pytest.mark.parametrize(
-    ("mask", "field"), [("firstName", "firstName"), ("first_name", "firstName"), ("postalCode", "postalCode")]
-)
-def test_a_mask_is_in_camel_or_snake_case(north, mask, field):
+def test_a_null_in_a_patch_is_400_and_says_what_to_send_instead(north, field, problem):
     ada = north.person()
-    changed = north.patch(
-        f"/profile/{ada['id']}", params={"updateMask": mask}, json={field: "7", "city": "Rome"}
-    ).json()
-    assert (changed[field], changed.get("city")) == ("7", None)
-
-
-def test_the_mask_of_a_star_is_everything(north):
-    ada = north.person(city="London")
-    body = {"firstName": "Ada", "lastName": "King"}
-    changed = north.patch(f"/profile/{ada['id']}?updateMask=*", json=body).json()
-    assert (changed["lastName"], changed.get("city")) == ("King", None)
-
-
-@pytest.mark.parametrize("mask", ["id", "etag", "role", "nothing", "city,*", "profile.city", "createdDate"])
-def test_a_wrong_mask_is_400(north, mask):
-    ada = north.person(city="London")
-    answer = north.patch(f"/profile/{ada['id']}", params={"updateMask": mask}, json={"city": "Paris"})
-    assert answer.status_code == 400
+    answer = north.patch(f"/profile/{ada['id']}", json={"state": "NY", field: None})
+    assert (answer.status_code, answer.json()["message"]) == (400, f"Invalid fields: {field} {problem}.")
+    assert violations(answer) == [(field, problem, "NULL")]
     assert north.get(f"/profile/{ada['id']}").json() == ada
+
+
+def test_a_null_is_absent_everywhere_else(north, email):
+    body = MASTER | {"city": None, "gender": None, "etag": None, "id": None, "lockedFields": None, "email": email}
+    created = north.post("/profile", json=body)
+    assert created.status_code == 201 and "city" not in created.json() and "gender" not in created.json()
+    path = f"/profile/{created.json()['id']}"
+    replaced = north.put(path, json={"firstName": "A", "lastName": "B", "email": email, "state": None, "etag": None})
+    assert replaced.status_code == 200 and "state" not in replaced.json()
+    patched = north.patch(path, json={"role": None, "createdDate": None, "updatedDate": None, "lockedFields": None})
+    assert (patched.status_code, patched.json()) == (200, replaced.json())
+    updated = north.update({"email": email, "firstName": None, "city": "Rome"}, requestId=None, validateOnly=None)
+    assert (updated.status_code, updated.json()["data"]["user"]["firstName"]) == (200, "A")
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
@@ -155,17 +160,51 @@ def test_only_a_current_if_match_writes(north):
 
 
 @pytest.mark.parametrize(
-    ("header", "etag", "message"),
+    ("header", "body", "problem"),
     [
-        ('"1", "2"', None, "If-Match must have one etag."),
-        ("", None, "If-Match must have one etag."),
-        ('"1"', '"2"', "If-Match and the etag of the body differ."),
+        ('"1", "2"', {}, "must be one etag"),
+        ("", {}, "must be one etag"),
+        ('"1"', {"etag": '"2"'}, "is not the etag of the body"),
     ],
 )
-def test_if_match_is_one_etag_and_the_bodys_if_that_has_one(north, header, etag, message):
+def test_if_match_is_one_etag_and_the_bodys_if_that_has_one(north, header, body, problem):
     ada = north.person()
-    answer = north.patch(f"/profile/{ada['id']}", json={"city": "Rome", "etag": etag}, headers={"if-match": header})
-    assert (answer.status_code, answer.json()["message"]) == (400, message)
+    answer = north.patch(f"/profile/{ada['id']}", json=body | {"city": "Rome"}, headers={"if-match": header})
+    assert (answer.status_code, answer.json()["message"]) == (400, f"Invalid fields: If-Match {problem}.")
+
+
+@pytest.mark.parametrize("more", [{}, {"if-match": '"1"'}, {"if-match": "*"}])
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_if_none_match_writes_nothing_over_what_exists(north, method, more):
+    ada = north.person()
+    body = {"firstName": "Eve", "lastName": "King", "etag": ada["etag"]}
+    answer = north.request(method, f"/profile/{ada['id']}", json=body, headers=more | {"if-none-match": "*"})
+    assert (answer.status_code, reason(answer)) == (412, "ETAG_MISMATCH")
+    assert north.get(f"/profile/{ada['id']}").json() == ada
+    answer = north.request(method, f"/profile/{NOBODY}", json=body, headers={"if-none-match": "*"})
+    assert (answer.status_code, reason(answer)) == (404, "PROFILE_NOT_FOUND")
+
+
+def test_if_none_match_in_the_other_requests(north, email):
+    absent = {"if-none-match": "*"}
+    ada = north.post("/profile", json={"firstName": "Ada", "lastName": "Byron", "email": email}, headers=absent)
+    assert ada.status_code == 201
+    path = f"/profile/{ada.json()['id']}"
+    update = {"action": "UPDATE_PROFILE", "data": {"email": email, "city": "Rome"}}
+    assert north.post("/api/v1/users", json=update, headers=absent).json()["status"] == 412
+    answer = north.put(path, json={"firstName": "Eve", "lastName": "King"}, headers={"if-none-match": '"1"'})
+    assert (answer.status_code, answer.json()["message"]) == (400, "Invalid fields: If-None-Match must be *.")
+    for condition in ("*", '"1"'):
+        answer = north.get(path, headers={"if-none-match": condition})
+        assert (answer.status_code, answer.json()) == (200, ada.json())
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "told"), [('W/"1"', 412, "ETAG_MISMATCH"), ("1", 400, "INVALID_FIELDS")]
+)
+def test_a_weak_etag_is_never_current_and_one_without_quotes_is_none(north, header, status, told):
+    answer = north.patch(f"/profile/{north.person()['id']}", json={"city": "Rome"}, headers={"if-match": header})
+    assert (answer.status_code, reason(answer)) == (status, told)
 
 
 def test_a_repeat_with_its_request_id_creates_one_profile(north, email):
@@ -205,11 +244,58 @@ def test_errors_are_statuses_with_readable_details(north, south, nobody, world, 
     assert north.get(path).json() == ada
 
 
-def test_every_violation_is_told(north):
-    answer = north.post("/profile", json={"firstName": "Ada", "dob": "1815-12-10"})
-    details = {detail["@type"]: detail for detail in answer.json()["details"]}
-    violations = details["type.googleapis.com/google.rpc.BadRequest"]["fieldViolations"]
-    assert [violation["field"] for violation in violations] == ["profile.last_name", "profile.dob"]
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_every_violation_is_told_in_the_names_of_the_body(north, method):
+    ada = north.person()
+    bad = {
+        "firstName": "",
+        "lastName": "x" * 101,
+        "email": "ada",
+        "dob": "1815-12-10",
+        "phoneNumber": "1",
+        "address2": "x" * 201,
+        "state": "New York",
+        "country": "XX",
+        "postalCode": "12a",
+    }
+    path = "/profile" if method == "POST" else f"/profile/{ada['id']}"
+    answer = north.request(method, f"{path}?requestId={'x' * 101}", json=bad)
+    assert (answer.status_code, reason(answer)) == (400, "INVALID_FIELDS")
+    assert {field for field, _, _ in violations(answer)} == {*bad, "requestId"}
+    sentences = [f"{field} {description}" for field, description, _ in violations(answer)]
+    assert answer.json()["message"] == f"Invalid fields: {'; '.join(sentences)}."
+
+
+def test_locked_fields_are_told_in_the_names_of_the_body(north, support):
+    ada = north.person()
+    report = {"case_id": ada["id"], "profile_id": ada["id"], "status": "OPEN", "status_time": "2026-01-05T10:00:00Z"}
+    support("CaseService/ReportCaseStatus", report | {"status": "ASSIGNED"})
+    answer = north.patch(f"/profile/{ada['id']}", json={"firstName": "Eve", "lastName": "King", "city": "Rome"})
+    assert (answer.status_code, reason(answer)) == (400, "DEMOGRAPHICS_LOCKED")
+    locked = answer.json()["details"][1]["violations"]
+    assert [violation["subject"] for violation in locked] == ["firstName", "lastName"]
+
+
+@pytest.mark.parametrize("key", [None, "", "x", "ps_0000000000000000_wrong"])
+def test_401_says_how_to_authenticate(world, key):
+    client = world.client(key)
+    challenge = 'Bearer realm="profile-service"'
+    for answer in [
+        client.get(f"/profile/{NOBODY}"),
+        client.post("/profile", json={"firstName": "A", "lastName": "B"}),
+        client.update({"email": "ada@example.com"}),
+    ]:
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, challenge)
+
+
+def test_only_401_says_how_to_authenticate(north):
+    for answer in [
+        north.get(f"/profile/{NOBODY}"),
+        north.get("/profile/x"),
+        north.get("/nothing"),
+        north.put("/profile"),
+    ]:
+        assert answer.status_code in (400, 404, 405) and "www-authenticate" not in answer.headers
 
 
 def test_a_bearer_token_is_a_key_too(north, nobody):

@@ -13,6 +13,21 @@ SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 PROFILE = b"\x0a\x01x"  # a profile of which only the id is known: x
 
 
+def varint(value: int) -> bytes:
+    """A number as protobuf has it."""
+    return bytes([value]) if value < 128 else bytes([value % 128 + 128]) + varint(value // 128)
+
+
+def message(*fields: bytes | int) -> bytes:
+    """A protobuf message whose fields have the numbers from 1 on."""
+    parts = []
+    for number, field in enumerate(fields, 1):
+        number_only = isinstance(field, int)
+        parts.append(varint(number << 3 | (0 if number_only else 2)))
+        parts.append(varint(field) if number_only else varint(len(field)) + field)
+    return b"".join(parts)
+
+
 @dataclasses.dataclass
 class Call:
     method: str
@@ -26,6 +41,7 @@ class Upstream(grpc.GenericRpcHandler):
         self.health = SERVING
         self.calls: list[Call] = []
         self.failures: list[grpc.StatusCode] = []  # what the next calls are answered with
+        self.trailers: list[tuple[str, str | bytes]] = []  # what goes with a failure
         self.hang = False
         self.ended = threading.Event()
         self.server = grpc.server(ThreadPoolExecutor(8), handlers=[self])
@@ -44,6 +60,7 @@ class Upstream(grpc.GenericRpcHandler):
             if self.hang:
                 self.ended.wait(30)
             if self.failures:
+                context.set_trailing_metadata(self.trailers)
                 context.abort(self.failures.pop(0), "as told")
             return PROFILE
 

@@ -36,7 +36,11 @@ pub struct Failure {
     pub metadata: HashMap<String, String>,
     /// The fields of a BadRequest or PreconditionFailure, each with its description.
     pub fields: Vec<(String, String)>,
+    /// The reasons of a BadRequest's fields, in the same order.
+    pub field_reasons: Vec<String>,
     pub retry_after: Option<Duration>,
+    /// In how many milliseconds a client library may repeat the call; -1 is never.
+    pub pushback: Option<i64>,
     /// The name of the missing resource.
     pub resource: Option<String>,
 }
@@ -52,7 +56,7 @@ impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
         let info = details.error_info();
-        let invalid = details.bad_request().into_iter().flat_map(|bad| &bad.field_violations);
+        let invalid: Vec<_> = details.bad_request().into_iter().flat_map(|bad| &bad.field_violations).collect();
         let locked = details.precondition_failure().into_iter().flat_map(|failure| &failure.violations);
         Self {
             code: status.code(),
@@ -60,10 +64,16 @@ impl From<Status> for Failure {
             message: status.message().to_owned(),
             domain: info.map(|info| info.domain.clone()).unwrap_or_default(),
             metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
+            field_reasons: invalid.iter().map(|violation| violation.reason.clone()).collect(),
             fields: invalid
+                .iter()
                 .map(|violation| (violation.field.clone(), violation.description.clone()))
                 .chain(locked.map(|violation| (violation.subject.clone(), violation.description.clone())))
                 .collect(),
+            pushback: status
+                .metadata()
+                .get("grpc-retry-pushback-ms")
+                .map(|value| value.to_str().expect("text").parse().expect("a number")),
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
             resource: details.resource_info().map(|resource| resource.resource_name.clone()),
         }

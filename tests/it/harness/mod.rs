@@ -25,6 +25,14 @@ pub async fn client() -> (Service, Client) {
     (service, client)
 }
 
+/// Waits until something holds.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+    }
+}
+
 /// Added to a count of successes, it tells those who count to end.
 pub const STOP: u64 = 1 << 32;
 

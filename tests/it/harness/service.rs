@@ -4,7 +4,11 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Output, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -14,6 +18,9 @@ use tempfile::NamedTempFile;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Client, Database};
+
+/// How many keys have been made: each has a name of its own.
+static KEYS: AtomicUsize = AtomicUsize::new(0);
 
 /// The program, about to be run with these arguments.
 pub fn program<const N: usize>(arguments: [&str; N]) -> Command {
@@ -51,10 +58,12 @@ impl Service {
         Self::spawn(command, database)
     }
 
-    /// Starts without any setting in this directory, on the embedded database that is there or will be.
+    /// Starts without any setting in this directory, on the embedded database that is there or will be, where new files
+    /// are for everybody to read.
     pub fn embedded(directory: &Path) -> Self {
-        let mut command = program([]);
-        command.current_dir(directory).env_remove("PROFILE_DATABASE_URL");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("umask 022; exec {}", program([]).get_program().display())]);
+        command.current_dir(directory).env_remove("PROFILE_DATABASE_URL").env_remove("RUST_LOG");
         Self::spawn(command, Arc::new(Database::create()))
     }
 
@@ -62,6 +71,16 @@ impl Service {
     pub fn with_little_room(database: Arc<Database>, blocks: u32) -> Self {
         // A write past the limit is then an error, as on a full disk, and not a signal.
         let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec {} serve", program([]).get_program().display());
+        let mut command = Command::new("sh");
+        command.args(["-c", &limited]).env("PROFILE_DATABASE_URL", database.url());
+        Self::spawn(command, database)
+    }
+
+    /// Starts with these limits of open files.
+    pub fn with_open_files(database: Arc<Database>, soft: u32, hard: u32) -> Self {
+        let program = program([]);
+        let program = program.get_program().display();
+        let limited = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec {program} serve");
         let mut command = Command::new("sh");
         command.args(["-c", &limited]).env("PROFILE_DATABASE_URL", database.url());
         Self::spawn(command, database)
@@ -100,13 +119,10 @@ impl Service {
         self.client(&self.key(name, &["profiles.read", "profiles.write", "cases.report", "support"])).await
     }
 
-    /// A new key of the organization.
+    /// A new key of the organization, with a name of its own.
     pub fn key(&self, organization: &str, scopes: &[&str]) -> String {
-        let mut command = program(["key", "create", "--organization", organization, "--name", "test"]);
-        for scope in scopes {
-            command.args(["--scope", scope]);
-        }
-        self.output(command)
+        let name = format!("test-{}", KEYS.fetch_add(1, Ordering::Relaxed));
+        self.run(["key", "create", "--organization", organization, "--name", &name, "--scope", &scopes.join(",")])
     }
 
     /// A client that presents this key.
@@ -122,10 +138,7 @@ impl Service {
 
     /// Runs the program beside the service on its database, and answers what it prints.
     pub fn run<const N: usize>(&self, arguments: [&str; N]) -> String {
-        self.output(program(arguments))
-    }
-
-    fn output(&self, mut command: Command) -> String {
+        let mut command = program(arguments);
         let output = command.env("PROFILE_DATABASE_URL", self.database.url()).output().expect("a program");
         let Output { status, stdout, stderr } = output;
         assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
@@ -135,6 +148,13 @@ impl Service {
     /// What the service has printed to standard output.
     pub fn printed(&self) -> String {
         std::fs::read_to_string(self.printed.path()).expect("a file")
+    }
+
+    /// The line of the log that has this field.
+    pub fn logged(&self, field: &str) -> Json {
+        let log = self.log.lock().expect("the log");
+        let mut lines = log.iter().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+        lines.find(|line| !line[field].is_null()).expect("a line")
     }
 
     /// Sends a signal, such as `TERM`.

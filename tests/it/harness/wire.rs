@@ -1,6 +1,9 @@
 //! A call as it is on the wire: no client library that makes up a code.
 
-use h2::client::SendRequest;
+use h2::{
+    SendStream,
+    client::{Builder, ResponseFuture, SendRequest},
+};
 use http::{HeaderMap, Method, Request, Version};
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::{net::TcpStream, task::JoinHandle};
@@ -16,22 +19,34 @@ pub struct Wire {
 
 impl Wire {
     pub async fn connect(address: &str) -> Self {
+        Self::with(address, &Builder::new()).await
+    }
+
+    /// Connects without a window: the server may send heads of answers, and no messages.
+    pub async fn deaf(address: &str) -> Self {
+        Self::with(address, Builder::new().initial_window_size(0)).await
+    }
+
+    async fn with(address: &str, builder: &Builder) -> Self {
         let stream = TcpStream::connect(address).await.expect("a connection");
-        let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        let (requests, connection) = builder.handshake(stream).await.expect("HTTP/2");
         Self { requests, connection: tokio::spawn(connection) }
     }
 
-    /// Waits until the server has ended the connection.
-    pub async fn ended(self) {
-        self.connection.await.expect("a connection").expect("an end without an error");
+    /// Waits until the server has ended the connection, in good order or not.
+    pub async fn ended(self) -> Result<(), h2::Error> {
+        drop(self.requests);
+        self.connection.await.expect("a connection")
     }
 
-    /// Calls a method with these bytes as the body, which ends or not, and answers the status that the server sent.
-    pub async fn call(&self, path: &str, headers: &[(&str, &str)], body: Bytes, end: bool) -> Result<(), Failure> {
+    /// Begins a call of a method of the contract, or of `/another.Service/Method`, with these bytes as the body, which
+    /// ends or not.
+    pub async fn begin(&self, path: &str, headers: &[(&str, &str)], body: Bytes, end: bool) -> Begun {
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/profiles.v1.{path}") };
         let mut request = Request::builder()
             .method(Method::POST)
             .version(Version::HTTP_2)
-            .uri(format!("http://localhost/profiles.v1.{path}"))
+            .uri(format!("http://localhost{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
         for (name, value) in headers {
@@ -41,15 +56,44 @@ impl Wire {
         let request = request.body(()).expect("a request");
         let (response, mut stream) = requests.send_request(request, false).expect("a stream");
         stream.send_data(body, end).expect("a body");
-        let response = response.await.expect("an answer");
-        let (head, mut body) = response.into_parts();
+        Begun { response, stream }
+    }
+
+    /// Calls a method and answers the status that the server sent.
+    pub async fn call(&self, path: &str, headers: &[(&str, &str)], body: Bytes, end: bool) -> Result<(), Failure> {
+        let status = self.begin(path, headers, body, end).await.status().await;
+        if status.code() == tonic::Code::Ok { Ok(()) } else { Err(status.into()) }
+    }
+}
+
+/// A call that has begun, until it is dropped.
+pub struct Begun {
+    response: ResponseFuture,
+    stream: SendStream<Bytes>,
+}
+
+impl Begun {
+    /// Sends the rest of the body.
+    pub fn end(&mut self, rest: Bytes) {
+        self.stream.send_data(rest, true).expect("a body");
+    }
+
+    /// The head of the answer.
+    pub async fn head(&mut self) -> HeaderMap {
+        let response = (&mut self.response).await.expect("an answer");
+        response.into_parts().0.headers
+    }
+
+    /// Reads the answer to its end, and answers its status.
+    pub async fn status(self) -> Status {
+        let _until_it_ends = self.stream;
+        let (head, mut body) = self.response.await.expect("an answer").into_parts();
         while let Some(bytes) = body.data().await {
             let bytes = bytes.expect("a message");
             body.flow_control().release_capacity(bytes.len()).expect("a window");
         }
         let trailers: HeaderMap = body.trailers().await.expect("an end").unwrap_or(head.headers);
-        let status = Status::from_header_map(&trailers).expect("a status");
-        if status.code() == tonic::Code::Ok { Ok(()) } else { Err(status.into()) }
+        Status::from_header_map(&trailers).expect("a status")
     }
 }
 

@@ -1,0 +1,79 @@
+//! The one message of a request, read before the call takes a place: who sends half of one takes nobody else's.
+
+use std::{future::pending, sync::Arc};
+
+use axum::body::{Body, Bytes, HttpBody as _};
+use http_body_util::BodyExt as _;
+use prost::bytes::BytesMut;
+
+use super::peer::{Backlog, Peer};
+use crate::error::{Error, Result};
+
+/// Reads a body to its end: a message of at most `most` bytes in its frame, and nothing after it. What else may be wrong
+/// with it, tonic sees.
+pub async fn read(mut body: Body, most: usize, backlog: &Arc<Backlog>, peer: &Arc<Peer>) -> Result<Bytes> {
+    let Some(first) = next(&mut body).await else { return Ok(Bytes::new()) };
+    judge(&first, most)?;
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    let held = backlog.wait(peer, first.len());
+    let mut received = BytesMut::from(first);
+    while let Some(data) = next(&mut body).await {
+        held.add(data.len());
+        received.extend_from_slice(&data);
+        judge(&received, most)?;
+    }
+    Ok(received.freeze())
+}
+
+/// The next bytes, until the body ends.
+async fn next(body: &mut Body) -> Option<Bytes> {
+    loop {
+        match body.frame().await? {
+            Ok(frame) => {
+                if let Ok(data) = frame.into_data() {
+                    return Some(data);
+                }
+            }
+            // The caller has gone, and hyper drops the call.
+            Err(_) => return pending().await,
+        }
+    }
+}
+
+/// Whether what has come so far can be the frame of one message: a flag, four bytes of length, and as many bytes.
+fn judge(received: &[u8], most: usize) -> Result<()> {
+    let Some(([_compressed, length @ ..], message)) = received.split_first_chunk::<5>() else { return Ok(()) };
+    match u32::from_be_bytes(*length) as usize {
+        length if length > most => Err(Error::MessageTooLarge(most)),
+        length if message.len() > length => Err(Error::InvalidMessage),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_one_message_of_a_bounded_size_and_nothing_else() {
+        for (received, outcome) in [
+            (&[][..], Ok(())),
+            (&[0, 0, 0, 0], Ok(())),
+            (&[0, 0, 0, 0, 0], Ok(())),
+            (&[0, 0, 0, 0, 2, 8], Ok(())),
+            (&[1, 0, 0, 0, 2, 8, 1], Ok(())),
+            (&[0, 0, 0, 0, 2, 8, 1, 0], Err("INVALID")),
+            (&[0, 0, 0, 0, 0, 0], Err("INVALID")),
+            (&[0, 0, 0, 0, 3], Err("TOO LARGE")),
+            (&[0, 0xff, 0xff, 0xff, 0xff], Err("TOO LARGE")),
+        ] {
+            let judged = judge(received, 2).map_err(|error| match error {
+                Error::MessageTooLarge(2) => "TOO LARGE",
+                _ => "INVALID",
+            });
+            assert_eq!(judged, outcome, "{received:?}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Logs: people read them on a terminal, machines read JSON. Nothing of a person is in them.
+
+mod people;
+mod queue;
+
+use std::{
+    env,
+    fmt::Display,
+    io::{IsTerminal as _, stderr},
+    panic,
+};
+
+use tracing::{Span, field::display};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use self::people::People;
+pub use self::queue::Log;
+
+/// What is logged where `RUST_LOG` says nothing.
+const DEFAULT_FILTER: &str = "info,sea_orm_migration=warn,sqlx=warn";
+
+/// It would warn of a parameter of the database URL that it does not know, with the value: a password's, perhaps.
+const NO_PARAMETERS: &str = "sqlx_postgres::options::parse=error";
+
+/// Starts logging to standard error at the level of `RUST_LOG` (info by default). The log must be kept until the
+/// program ends.
+#[must_use]
+pub fn start() -> Log {
+    let wanted = env::var(EnvFilter::DEFAULT_ENV).ok();
+    let wanted = wanted.and_then(|wanted| EnvFilter::try_new(format!("{wanted},{NO_PARAMETERS}")).ok());
+    let filter = wanted.unwrap_or_else(|| EnvFilter::new(format!("{DEFAULT_FILTER},{NO_PARAMETERS}")));
+    let for_people = stderr().is_terminal();
+    let log = Log::start(stderr(), if for_people { people::dropped } else { dropped });
+    if for_people {
+        tracing_subscriber::registry().with(filter).with(People::new(log.lines())).init();
+    } else {
+        let json = json_subscriber::fmt().with_env_filter(filter).with_writer(log.lines()).with_target(false);
+        json.log_internal_errors(false).flatten_event(true).with_span_list(false).init();
+    }
+    // A panic's message may hold a value of a profile: the place must do.
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, "panic");
+    }));
+    log
+}
+
+/// The line, as JSON, that says how many others are lost.
+fn dropped(number: usize) -> String {
+    let timestamp = crate::clock::now();
+    serde_json::json!({ "level": "WARN", "timestamp": timestamp, "dropped": number, "message": queue::DROPPED })
+        .to_string()
+}
+
+/// Puts the profile that a call is about into the call's log line.
+pub fn note_profile(id: impl Display) {
+    Span::current().record("profile_id", display(id));
+}
+
+/// Puts the key that made a call into the call's log line.
+pub fn note_key(id: impl Display) {
+    Span::current().record("key_id", display(id));
+}
+
+/// Puts why a key is no longer valid into the call's log line.
+pub fn note_key_state(state: &'static str) {
+    Span::current().record("key_state", state);
+}
+
+/// Puts the reason why a call failed into the call's log line.
+pub fn note_reason(reason: impl Display) {
+    Span::current().record("reason", display(reason));
+}
