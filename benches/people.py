@@ -58,7 +58,8 @@ def fill_sqlite(program: Path, name: str, people: int, directory: Path) -> Datab
     """The same as a file."""
     file = directory / f"{name}.db"
     url = f"sqlite://{file}"
-    service(program, "migrate", f"{url}?mode=rwc")
+    file.touch()  # only `serve` makes one that is not there
+    service(program, "migrate", url)
     now = "'2026-01-01T00:00:00.000000+00:00'"
     person = PERSON.format(id="person(n)", organization=f"organization_id(n % {ORGANIZATIONS})", date="", now=now)
     with contextlib.closing(sqlite3.connect(file)) as database:

@@ -40,7 +40,7 @@ pub struct ProxyArgs {
 
 /// Serves on a free port, which the log tells, until it is ended.
 pub fn run(args: &ProxyArgs) -> Result<(), Box<dyn Error>> {
-    profile_service::start_logging();
+    let _log = profile_service::start_logging();
     // Linux wakes a thread up to 50 us too late otherwise. The threads that this one starts have it too.
     fs::write("/proc/self/timerslack_ns", "1")?;
     let delay = Duration::from_secs_f64(args.delay_ms / 1e3);
