@@ -90,8 +90,8 @@ impl<T: Item> Queue<T> {
     pub async fn take(self: &Arc<Self>, lane: Lane, most: usize) -> Option<Taken<T>> {
         loop {
             let notified = self.notify(lane).notified();
-            if self.state().length > 1 {
-                yield_now().await; // calls that come with these get their turn to join them
+            if self.state().length > 0 {
+                yield_now().await; // calls that are ready to join these do so first; where there are none it costs nothing
             }
             let (items, profiles, remain, ended) = {
                 let mut state = self.state();

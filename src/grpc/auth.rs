@@ -50,6 +50,14 @@ pub fn access(path: &str) -> Option<Access> {
     METHODS.iter().find(|(method, _)| *method == path).map(|(_, access)| *access)
 }
 
+/// The services that need a key, by their full names, in the order of the table.
+pub fn services() -> Vec<&'static str> {
+    let keyed = METHODS.iter().filter(|(_, access)| matches!(access, Access::Key(_)));
+    let mut services: Vec<_> = keyed.filter_map(|(method, _)| method.split('/').nth(1)).collect();
+    services.dedup();
+    services
+}
+
 /// The key in the metadata. `cv-api-key` decides; beside it a proxy's own token is overlooked, and another key is one
 /// too many: nobody could tell which one was meant. An empty header is none.
 pub fn presented(headers: &HeaderMap) -> Result<KeyText> {

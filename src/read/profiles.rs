@@ -140,7 +140,7 @@ async fn read(store: &Store, mut kept: Option<PinnedConnection>, ids: &[Uuid]) -
         };
         match store::profile::read(&mut connection, ids).await {
             Ok(found) => return Ok((connection, found)),
-            Err(Error::DatabaseUnavailable(_)) if connection.is_broken() => {}
+            Err(_) if connection.is_broken() => {}
             Err(error) => return Err(error),
         }
     }

@@ -1,4 +1,4 @@
-//! An answer on its way: what of it waits to be read is counted, and a stream has its line, place and deadline with it.
+//! An answer on its way: what of it waits to be read is counted, and a stream has its line, permit and deadline with it.
 
 use std::{
     pin::Pin,
@@ -34,7 +34,7 @@ pub struct Answer {
 pub struct Course {
     pub line: LogLine,
     /// Among the streams of its kind.
-    pub _place: OwnedSemaphorePermit,
+    pub _permit: OwnedSemaphorePermit,
     /// The caller's deadline.
     pub deadline: Option<Pin<Box<Sleep>>>,
 }

@@ -1,12 +1,12 @@
 //! Health: SERVING while the database answers.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::store::Store;
+use crate::{grpc::auth, store::Store};
 
 /// How often the database is asked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -15,7 +15,9 @@ const EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What can be asked for: the whole server, and each service by its name.
-const SERVICES: [&str; 4] = ["", "profiles.v1.ProfileService", "profiles.v1.CaseService", "profiles.v1.SupportService"];
+fn services() -> impl Iterator<Item = &'static str> {
+    iter::once("").chain(auth::services())
+}
 
 /// A name that is SERVING as long as the program runs: a liveness probe must not ask for the database, whose absence
 /// would restart every replica.
@@ -62,13 +64,13 @@ impl Health {
     /// Tells every watcher NOT_SERVING and ends its stream, which would keep its connection from draining.
     async fn end(mut self) {
         self.set(ServingStatus::NotServing).await;
-        for service in SERVICES.into_iter().chain([LIVENESS]) {
+        for service in services().chain([LIVENESS]) {
             self.reporter.clear_service_status(service).await;
         }
     }
 
     async fn set(&self, status: ServingStatus) {
-        for service in SERVICES {
+        for service in services() {
             self.reporter.set_service_status(service, status).await;
         }
     }

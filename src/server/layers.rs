@@ -62,7 +62,7 @@ pub struct Admission {
     pub backlog: Arc<Backlog>,
 }
 
-/// What is answered, and the place of a stream among its kind.
+/// What is answered, and the permit of a stream among its kind.
 type Admitted = (Response, Option<OwnedSemaphorePermit>);
 
 /// Serves one call and logs it.
@@ -86,16 +86,16 @@ pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request,
     let answered = async {
         let admitted = timeout(until_it_answers, admission.admit(access, &peer, request, next)).await;
         let admitted = admitted.unwrap_or(Err(Error::DeadlineExceeded));
-        let (response, place) = admitted.unwrap_or_else(|error| (Status::from(error).into_http(), None));
-        (explained(response, &unrepeatable), place)
+        let (response, permit) = admitted.unwrap_or_else(|error| (Status::from(error).into_http(), None));
+        (explained(response, &unrepeatable), permit)
     };
-    let (mut response, place) = answered.instrument(line.span.clone()).await;
+    let (mut response, permit) = answered.instrument(line.span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, request_id);
     drop(under_way);
-    let course = match (place, response.extensions().get()) {
-        (Some(place), None) => {
+    let course = match (permit, response.extensions().get()) {
+        (Some(permit), None) => {
             let deadline = allowed.map(|allowed| Box::pin(sleep_until(started + allowed)));
-            Some(Course { line, _place: place, deadline })
+            Some(Course { line, _permit: permit, deadline })
         }
         (_, status) => {
             line.code = Some(status.map_or(Code::Ok, Status::code));
@@ -128,20 +128,20 @@ pub fn panicked(_message: Box<dyn Any + Send>) -> Response {
 }
 
 impl Admission {
-    /// Lets a call pass: its key, its whole message, its place. Health and reflection need neither key nor place among
+    /// Lets a call pass: its key, its whole message, its permit. Health and reflection need neither key nor permit among
     /// the calls in flight: an overloaded service is alive.
     async fn admit(&self, access: Option<Access>, peer: &Arc<Peer>, request: Request, next: Next) -> Result<Admitted> {
         match access {
             None => Err(Error::UnknownMethod),
             Some(Access::Health) => Ok((next.run(self.whole(request, LARGEST_QUESTION, peer).await?).await, None)),
             Some(Access::HealthWatch) => {
-                let place = keyless_stream(peer)?;
-                Ok((next.run(self.whole(request, LARGEST_QUESTION, peer).await?).await, Some(place)))
+                let permit = keyless_stream(peer)?;
+                Ok((next.run(self.whole(request, LARGEST_QUESTION, peer).await?).await, Some(permit)))
             }
             // It answers as long as it is asked: its stream ends where the drain begins.
             Some(Access::Reflection) => {
-                let place = keyless_stream(peer)?;
-                Ok((next.run(request.map(|body| self.until_stop(body))).await, Some(place)))
+                let permit = keyless_stream(peer)?;
+                Ok((next.run(request.map(|body| self.until_stop(body))).await, Some(permit)))
             }
             Some(Access::Key(scope)) => {
                 let (head, body) = request.into_parts();
@@ -176,7 +176,7 @@ impl Admission {
     }
 }
 
-/// A place among the streams that the peer may have open without a key: no peer's keep another's out.
+/// A permit among the streams that the peer may have open without a key: no peer's keep another's out.
 fn keyless_stream(peer: &Peer) -> Result<OwnedSemaphorePermit> {
     Arc::clone(&peer.keyless_streams).try_acquire_owned().map_err(|_| Error::Overloaded)
 }

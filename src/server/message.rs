@@ -1,4 +1,4 @@
-//! The one message of a request, read before the call takes a place: who sends half of one takes nobody else's.
+//! The one message of a request, read before the call takes a permit: who sends half of one takes nobody else's.
 
 use std::{future::pending, sync::Arc};
 

@@ -74,14 +74,14 @@ struct Waiting {
 impl Backlog {
     /// Counts a call whose message of this many bytes waits for its peer, until what is answered here is dropped.
     pub fn wait(self: &Arc<Self>, peer: &Arc<Peer>, bytes: usize) -> Held {
-        let place = self.change(|state| {
-            let place = (peer.known.load(Relaxed), state.next);
+        let order = self.change(|state| {
+            let order = (peer.known.load(Relaxed), state.next);
             state.next += 1;
-            state.waiting.insert(place, Waiting { peer: Arc::clone(peer), bytes: 0 });
-            state.add(place, CALL + bytes);
-            place
+            state.waiting.insert(order, Waiting { peer: Arc::clone(peer), bytes: 0 });
+            state.add(order, CALL + bytes);
+            order
         });
-        Held { backlog: Arc::clone(self), place }
+        Held { backlog: Arc::clone(self), order }
     }
 
     /// What it holds is whole between two changes: none of them can panic.
@@ -91,9 +91,9 @@ impl Backlog {
 }
 
 impl State {
-    fn add(&mut self, place: (bool, u64), bytes: usize) {
+    fn add(&mut self, order: (bool, u64), bytes: usize) {
         // What a peer that was cut off still had is no longer here.
-        let Some(waiting) = self.waiting.get_mut(&place) else { return };
+        let Some(waiting) = self.waiting.get_mut(&order) else { return };
         waiting.bytes += bytes;
         self.bytes += bytes;
         if waiting.peer.waiting.fetch_add(bytes, Relaxed) + bytes > MOST_OF_ONE {
@@ -108,8 +108,8 @@ impl State {
         }
     }
 
-    fn remove(&mut self, place: (bool, u64)) {
-        if let Some(Waiting { peer, bytes }) = self.waiting.remove(&place) {
+    fn remove(&mut self, order: (bool, u64)) {
+        if let Some(Waiting { peer, bytes }) = self.waiting.remove(&order) {
             self.bytes -= bytes;
             peer.waiting.fetch_sub(bytes, Relaxed);
         }
@@ -126,19 +126,19 @@ impl State {
 /// A part of the backlog, as long as it lives.
 pub struct Held {
     backlog: Arc<Backlog>,
-    place: (bool, u64),
+    order: (bool, u64),
 }
 
 impl Held {
     /// Counts more bytes.
     pub fn add(&self, bytes: usize) {
-        self.backlog.change(|state| state.add(self.place, bytes));
+        self.backlog.change(|state| state.add(self.order, bytes));
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.backlog.change(|state| state.remove(self.place));
+        self.backlog.change(|state| state.remove(self.order));
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use sea_orm::{
     ConnectOptions, Database, DbErr, RuntimeErr,
     sqlx::{
-        self, Connection as _,
+        self, Connection as _, PgPool,
         postgres::{PgConnectOptions, PgConnection},
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
     },
@@ -21,7 +21,7 @@ use sea_orm::{
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{ACQUIRE_TIMEOUT, Store, Writers};
+use super::{ACQUIRE_TIMEOUT, DatabaseFile, READ_ONLY, Store, Writers, failure::failure};
 use crate::error::{Error, Result};
 
 /// How long a write may take on PostgreSQL, from its arrival on: longer than a lock is waited for, and then the database
@@ -37,6 +37,9 @@ const SQLITE_READERS: u32 = 4;
 /// A connection that was idle for longer is tried before it is used: after a restart of the database those that are not
 /// tried cost a call each, and are soon used up.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
+
+/// How long a connection to PostgreSQL lives at the most: what a server gives to new sessions alone reaches all in that time.
+const LIFETIME: Duration = Duration::from_mins(30);
 
 /// How a session with PostgreSQL is set, unless the URL's own `options` say otherwise.
 const SESSION: [(&str, &str); 4] = [
@@ -183,13 +186,18 @@ impl Store {
             (reader, writer, writers, SQLITE_READERS as usize, SQLITE_WRITE_TIMEOUT)
         } else {
             let pool = Database::connect(postgres(url, connections)).await?;
+            check_encoding(pool.get_postgres_connection_pool()).await?;
             let writers = Writers::on_postgres(connections as usize);
             let reads = (connections as usize - writers.connections).max(1);
             (pool.clone(), pool, writers, reads, POSTGRES_WRITE_TIMEOUT)
         };
+        let file = match place {
+            Place::File { path, create: _ } => Some(Arc::new(DatabaseFile::at(path)?)),
+            Place::Server(_) => None,
+        };
         let permits = |number| Arc::new(Semaphore::new(number));
         let (write_permits, read_permits) = (permits(writers.connections), permits(reads));
-        Ok(Self { reader, writer, write_permits, read_permits, writers, write_timeout, waiting: Arc::default() })
+        Ok(Self { reader, writer, write_permits, read_permits, writers, write_timeout, waiting: Arc::default(), file })
     }
 }
 
@@ -215,16 +223,43 @@ fn postgres(url: &str, connections: u32) -> ConnectOptions {
         let ours = SESSION.into_iter().filter(|(name, _)| !names(&given, name));
         options.application_name("profile-service").options(ours)
     });
-    // The pool itself would wait for ever for a dead connection that is given back, and never have its place again.
+    // A connection to a server that has been demoted is closed. The pool itself would wait for ever for a dead connection
+    // that is given back, and never make another one.
     options.map_sqlx_postgres_pool_opts(|pool| {
-        pool.after_release(|connection, _| {
+        pool.after_connect(|connection, _| {
             Box::pin(async {
-                let answer = timeout(ACQUIRE_TIMEOUT, connection.ping()).await;
-                answer.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
+                if is_writable(connection).await? { Ok(()) } else { Err(sqlx::Error::Protocol(READ_ONLY.to_owned())) }
+            })
+        })
+        .after_release(|connection, _| {
+            Box::pin(async {
+                let answer = timeout(ACQUIRE_TIMEOUT, is_writable(connection)).await;
+                answer.unwrap_or(Err(sqlx::Error::PoolTimedOut))
             })
         })
     });
+    let lifetime = LIFETIME.mul_f64(rand::random_range(0.8..=1.0)); // replicas renew theirs at different times
+    options.max_lifetime(lifetime);
     options
+}
+
+/// Whether the server of a connection takes writes: a standby and a demoted primary do not.
+async fn is_writable(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    let read_only: String = sqlx::query_scalar("SHOW transaction_read_only").fetch_one(connection).await?;
+    Ok(read_only == "off")
+}
+
+/// Refuses a database that cannot hold every character of a name.
+async fn check_encoding(pool: &PgPool) -> Result<()> {
+    let encoding = sqlx::query_scalar("SHOW server_encoding").fetch_one(pool).await;
+    let encoding: String = encoding.map_err(|error| Error::from(failure(error)))?;
+    if encoding == "UTF8" {
+        return Ok(());
+    }
+    Err(Error::Internal(format!(
+        "its encoding is {encoding}, which cannot hold every name: make a database with \
+         createdb --encoding=UTF8 --template=template0 NAME"
+    )))
 }
 
 /// Whether the options of a session, such as `-c lock_timeout=1s`, set this one.

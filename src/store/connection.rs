@@ -12,7 +12,7 @@ use sea_orm::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::failure::{ends_the_session, failure};
+use super::failure::{failure, spoils_the_session};
 use crate::error::{Error, Result};
 
 /// A connection that belongs to one worker until it is dropped, which gives it back to the pool: unless a statement or a
@@ -112,11 +112,11 @@ impl PinnedConnection {
         done.map_err(failure)
     }
 
-    /// A refusal of the database ends a statement as an answer does, unless it ends the session too.
+    /// A refusal of the database ends a statement as an answer does, unless the session is of no use any more.
     fn finished<T>(&mut self, answer: &Result<T, sqlx::Error>) {
         self.unfinished = match answer {
             Ok(_) => false,
-            Err(sqlx::Error::Database(refusal)) => ends_the_session(&refusal.code().unwrap_or_default()),
+            Err(sqlx::Error::Database(refusal)) => spoils_the_session(&refusal.code().unwrap_or_default()),
             Err(_) => true,
         };
     }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr, sqlx};
+use sea_orm::{
+    ConnAcquireErr, DbErr, RuntimeErr, SqlErr,
+    sqlx::{self, postgres::PgDatabaseError},
+};
 
 use crate::error::Error;
 
@@ -12,9 +15,9 @@ impl From<DbErr> for Error {
     }
 }
 
-/// The error that a caller is to see. Causes are taken from `Display`: `Debug` would print values.
+/// The error that a caller is to see.
 fn classify(error: &DbErr) -> Error {
-    let cause = error.to_string();
+    let cause = cause(error);
     match error {
         DbErr::ConnectionAcquire(ConnAcquireErr::Timeout | ConnAcquireErr::ConnectionClosed) => {
             Error::DatabaseUnavailable(cause)
@@ -34,6 +37,29 @@ fn classify(error: &DbErr) -> Error {
             _ => Error::Internal(cause),
         },
         _ => Error::Internal(cause),
+    }
+}
+
+/// Classes of SQLSTATE whose messages tell of connections, locks and resources, and hold no value of a row.
+const ABOUT_NO_ROW: [&str; 8] = ["08", "28", "3D", "40", "53", "55", "57", "58"];
+
+/// What went wrong, for the log: neither a value of a row, which PostgreSQL's messages may hold, nor a line of its source.
+/// The other errors' `Display` has none; `Debug` would.
+fn cause(error: &DbErr) -> String {
+    let (DbErr::Conn(RuntimeErr::SqlxError(driver))
+    | DbErr::Exec(RuntimeErr::SqlxError(driver))
+    | DbErr::Query(RuntimeErr::SqlxError(driver))) = error
+    else {
+        return error.to_string();
+    };
+    let sqlx::Error::Database(refusal) = driver.as_ref() else { return driver.to_string() };
+    let code = refusal.code().unwrap_or_default();
+    if refusal.try_downcast_ref::<PgDatabaseError>().is_none() {
+        format!("{} (SQLite code {code})", refusal.message())
+    } else if ABOUT_NO_ROW.iter().any(|class| code.starts_with(class)) {
+        format!("{} (SQLSTATE {code})", refusal.message())
+    } else {
+        format!("SQLSTATE {code} {}", refusal.constraint().unwrap_or_default()).trim_end().to_owned()
     }
 }
 
@@ -70,9 +96,15 @@ pub fn uncommitted(error: DbErr) -> Error {
 
 /// Whether PostgreSQL has ended the session, perhaps in the middle of a commit: classes 08 and 57P0, and 40003, or since
 /// its transaction was idle for too long.
-pub fn ends_the_session(code: &str) -> bool {
+fn ends_the_session(code: &str) -> bool {
     code.len() == 5
         && (code.starts_with("08") || code.starts_with("57P0") || matches!(code, "40003" | "25P03" | "25P04"))
+}
+
+/// Whether a session of PostgreSQL is to be closed: it has ended, its server takes no writes any more (25006), or it has a
+/// statement that was planned for another schema (0A000).
+pub fn spoils_the_session(code: &str) -> bool {
+    ends_the_session(code) || matches!(code, "25006" | "0A000")
 }
 
 /// The e-mail or phone number that someone else has, or what two writes stored first at the same moment: the second finds
@@ -94,7 +126,8 @@ fn unique_violation(error: &DbErr) -> Option<Error> {
 /// By SQLSTATE (PostgreSQL, five characters) or by result code (SQLite, a number whose low byte is the primary code).
 fn by_code(code: &str, cause: String) -> Error {
     match code {
-        "40001" | "40P01" => Error::TransactionConflict { cause, retryable: true },
+        // 0A000: a kept statement was planned for another schema; nothing was executed, and another session plans it anew.
+        "40001" | "40P01" | "0A000" => Error::TransactionConflict { cause, retryable: true },
         "55P03" => Error::TransactionConflict { cause, retryable: false },
         "57014" | "53300" | "25006" => Error::DatabaseUnavailable(cause),
         _ if ends_the_session(code) => Error::DatabaseUnavailable(cause),
@@ -121,7 +154,7 @@ mod tests {
             _ => "ours",
         };
         for (codes, expected) in [
-            (&["40001", "40P01", "5", "6", "261", "517"][..], "tried again"),
+            (&["40001", "40P01", "0A000", "5", "6", "261", "517"][..], "tried again"),
             (&["55P03"], "aborted"),
             (
                 &["08000", "08006", "57P01", "57P02", "57P03", "57014", "53300", "40003", "25006", "25P03", "25P04"],

@@ -14,6 +14,9 @@ mod rows;
 pub mod save;
 
 use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -39,6 +42,9 @@ use crate::{
     error::{Error, Result},
     migration::Migrator,
 };
+
+/// What is said of a server that takes no writes.
+const READ_ONLY: &str = "the database is read-only";
 
 /// How long a query may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,6 +78,32 @@ pub struct Store {
     write_timeout: Duration,
     /// Who waits for a connection.
     waiting: Arc<AtomicUsize>,
+    /// The file of an embedded database.
+    file: Option<Arc<DatabaseFile>>,
+}
+
+/// The file of an embedded database, by its path and by what it was when it was opened.
+#[derive(Debug)]
+struct DatabaseFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl DatabaseFile {
+    fn at(path: &Path) -> Result<Self> {
+        let inode = Self::inode(path).map_err(|error| Error::DatabaseUnavailable(error.to_string()))?;
+        Ok(Self { path: path.to_owned(), inode })
+    }
+
+    /// Whether the file that is open is still the one at its path: in one that was deleted a write would be lost.
+    fn is_in_place(&self) -> bool {
+        Self::inode(&self.path).is_ok_and(|inode| inode == self.inode)
+    }
+
+    fn inode(path: &Path) -> io::Result<(u64, u64)> {
+        let metadata = fs::metadata(path)?;
+        Ok((metadata.dev(), metadata.ino()))
+    }
 }
 
 /// How many workers write at once.
@@ -136,7 +168,16 @@ impl Store {
         let store = self.clone();
         let queried = tokio::spawn(async move {
             let _permit = permit;
-            in_time(async { store.read_connection().await?.all(query).await }).await
+            in_time(async {
+                loop {
+                    let mut connection = store.read_connection().await?;
+                    match connection.all(query.clone()).await {
+                        Err(_) if connection.is_broken() => {}
+                        answer => return answer,
+                    }
+                }
+            })
+            .await
         });
         queried.await.unwrap_or_else(|_| Err(Error::Internal("a query panicked".to_owned())))
     }
@@ -170,10 +211,27 @@ impl Store {
         commit(tx).await
     }
 
-    /// Whether the database answers.
+    /// Fails where the file of an embedded database was deleted or replaced, and what is written to it is lost.
+    pub(crate) fn check_file(&self) -> Result<()> {
+        match &self.file {
+            Some(file) if !file.is_in_place() => {
+                Err(Error::DatabaseUnavailable("the file of the database was deleted or replaced".to_owned()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether the database answers and can be written to.
     pub(crate) async fn ping(&self) -> Result<()> {
-        let query = Statement::from_string(self.backend(), "SELECT 1");
-        in_time(async { Ok(self.read_connection().await?.fetch(query).await?) }).await.map(drop)
+        self.check_file()?;
+        let backend = self.backend();
+        let query = if backend == DbBackend::Postgres { "SHOW transaction_read_only" } else { "SELECT 'off'" };
+        let query = Statement::from_string(backend, query);
+        let answer = in_time(async { Ok(self.read_connection().await?.fetch(query).await?) }).await?;
+        match answer.first().map(|row| row.try_get_by_index::<String>(0)).transpose()?.as_deref() {
+            Some("off") => Ok(()),
+            _ => Err(Error::DatabaseUnavailable(READ_ONLY.to_owned())),
+        }
     }
 
     /// Closes the connections, so that SQLite folds its log into the file.

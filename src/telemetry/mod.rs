@@ -17,7 +17,7 @@ use self::people::People;
 pub use self::queue::Log;
 
 /// What is logged where `RUST_LOG` says nothing.
-const DEFAULT_FILTER: &str = "info,sea_orm_migration=warn,sqlx=warn";
+const DEFAULT_FILTER: &str = "info,sea_orm_migration=warn,sqlx=warn,sqlx_core::pool=off";
 
 /// It would warn of a parameter of the database URL that it does not know, with the value: a password's, perhaps.
 const NO_PARAMETERS: &str = "sqlx_postgres::options::parse=error";

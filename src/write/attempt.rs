@@ -267,6 +267,7 @@ impl Worker {
             Error::OutcomeUnknown(cause) => Error::DatabaseUnavailable(cause),
             error => error,
         })?;
+        self.store.check_file()?;
         let committed = timeout(self.longest(), connection.commit()).await;
         committed.map_err(|_| late())?.map_err(uncommitted)
     }
@@ -314,7 +315,7 @@ impl Worker {
             let loaded = timeout(LOAD_TIMEOUT, load(&mut connection, group)).await;
             match loaded.map_err(|_| Error::DatabaseUnavailable("a load was not answered in time".to_owned()))? {
                 Ok(rows) => return Ok((connection, rows)),
-                Err(Error::DatabaseUnavailable(_)) if connection.is_broken() => {}
+                Err(_) if connection.is_broken() => {}
                 Err(error) => {
                     self.connection = Some(connection);
                     return Err(error);
@@ -334,7 +335,7 @@ impl Worker {
             });
             match loaded.await.map_err(|_| Error::DatabaseUnavailable("no lock came in time".to_owned()))? {
                 Ok(rows) => return Ok((connection, rows)),
-                Err(Error::DatabaseUnavailable(_)) if connection.is_broken() => {}
+                Err(_) if connection.is_broken() => {}
                 Err(error) => {
                     connection.rollback().await;
                     self.connection = Some(connection);

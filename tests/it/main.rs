@@ -11,6 +11,7 @@ mod commands;
 mod conflict;
 mod create;
 mod cutoff;
+mod database;
 mod deadline;
 mod drain;
 mod gateway;
