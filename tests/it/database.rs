@@ -8,7 +8,6 @@ use std::{
     },
 };
 
-use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -49,10 +48,7 @@ async fn a_database_that_was_read_only_for_a_while_is_written_to_again() {
     becomes(&service, ServingStatus::NotServing).await;
     let refused = north.patch(&ada, json!({ "city": "London" })).await.expect_err("read-only");
     assert_eq!((refused.code, refused.reason.as_str()), (Code::Unavailable, "DATABASE_UNAVAILABLE"));
-    let connection = service.database.connect().await;
-    for statement in ["SET default_transaction_read_only = off", &format!("ALTER DATABASE {name} RESET ALL")] {
-        connection.execute_unprepared(statement).await.expect("a statement that is taken");
-    }
+    service.database.execute(&format!("BEGIN READ WRITE; ALTER DATABASE {name} RESET ALL; COMMIT")).await;
     becomes(&service, ServingStatus::Serving).await;
     for number in 0..50 {
         north.patch(&ada, json!({ "city": format!("City {number}") })).await.expect("written again");
