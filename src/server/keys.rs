@@ -62,11 +62,14 @@ impl Keys {
         peer: &Peer,
         now: DateTime<Utc>,
     ) -> Result<api_key::Model> {
-        let remembered = self
-            .cache
-            .try_get_with_by_ref(&presented.lookup, self.look_up(&presented.lookup, peer))
-            .await
-            .map_err(|error| Error::clone(&error))?;
+        let lookup = &presented.lookup;
+        let remembered = match self.cache.get(lookup).await {
+            Some(remembered) => remembered,
+            // Boxed, since every call has room for it, and moves it, and few need it.
+            None => Box::pin(self.cache.try_get_with_by_ref(lookup, self.look_up(lookup, peer)))
+                .await
+                .map_err(|error| Error::clone(&error))?,
+        };
         let row = &remembered.row;
         let same_secret: bool = presented.secret_sha256().ct_eq(&row.secret_sha256).into();
         if !same_secret {
