@@ -47,12 +47,11 @@ pub async fn read(connection: &mut PinnedConnection, ids: &[Uuid]) -> Result<Vec
 /// The profiles with these ids or e-mails, of whichever organization.
 pub async fn load(connection: &mut PinnedConnection, ids: &[Uuid], emails: &[String]) -> Result<Vec<Model>> {
     let mut sql = select(connection.backend());
-    if !ids.is_empty() {
-        sql.is_in("id", ids);
-    }
-    if !emails.is_empty() {
-        sql.push(if ids.is_empty() { "" } else { " OR " }).is_in("email", emails);
-    }
+    match (ids, emails) {
+        (ids, []) => sql.is_in("id", ids),
+        ([], emails) => sql.is_in("email", emails),
+        (ids, emails) => sql.is_in("id", ids).push(" OR ").is_in("email", emails),
+    };
     connection.all(sql.build()).await
 }
 
@@ -84,7 +83,12 @@ pub async fn owners(
 ) -> Result<Vec<Owner>> {
     let mut sql = Sql::new(connection.backend());
     sql.push("SELECT id, organization_id, email, phone_number FROM profile WHERE ");
-    sql.is_in("email", emails).push(" OR ").is_in("phone_number", phone_numbers);
+    // One empty list would make SQLite read the whole table.
+    match (emails, phone_numbers) {
+        (emails, []) => sql.is_in("email", emails),
+        ([], numbers) => sql.is_in("phone_number", numbers),
+        (emails, numbers) => sql.is_in("email", emails).push(" OR ").is_in("phone_number", numbers),
+    };
     connection.all(sql.build()).await
 }
 

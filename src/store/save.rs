@@ -49,11 +49,14 @@ pub async fn create(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
 pub async fn update(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Result<Vec<Uuid>> {
     let Rows { profiles, expected, history, claims } = rows;
     if connection.backend() == DbBackend::Sqlite {
+        // Nobody can have changed them: the transaction has had the one writer since they were loaded.
         let mut updated = Vec::with_capacity(profiles.len());
-        for (profiles, expected) in pieces(profiles).zip(pieces(expected)) {
+        for piece in pieces(profiles) {
             let mut sql = Sql::new(DbBackend::Sqlite);
-            revised(&mut sql, profiles, expected);
-            set(&mut sql, "FROM n WHERE profile.id = n.id AND profile.revision = n.expected");
+            sql.push("INSERT INTO profile (").columns::<profile::Entity>("").push(") ");
+            sql.rows::<profile::Entity>(piece, None).push(" ON CONFLICT (id) DO");
+            set(&mut sql, "UPDATE SET ", "excluded.");
+            sql.push(" RETURNING id");
             updated.extend(ids(connection, sql).await?);
         }
         insert::<profile_change::Entity>(connection, history).await?;
@@ -61,12 +64,13 @@ pub async fn update(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
         return Ok(updated);
     }
     let mut sql = Sql::new(DbBackend::Postgres);
-    revised(&mut sql, profiles, expected);
+    sql.push("WITH n (").columns::<profile::Entity>("").push(", expected) AS (");
+    sql.rows::<profile::Entity>(profiles, Some(expected));
     // In the order of ids, or groups of two replicas would deadlock.
-    sql.push(", l AS (SELECT p.id FROM profile p JOIN n ON p.id = n.id AND p.revision = n.expected ");
+    sql.push("), l AS (SELECT p.id FROM profile p JOIN n ON p.id = n.id AND p.revision = n.expected ");
     sql.push("ORDER BY p.id FOR UPDATE OF p SKIP LOCKED), s AS (");
-    set(&mut sql, "FROM n JOIN l ON l.id = n.id WHERE profile.id = l.id");
-    sql.push(")");
+    set(&mut sql, "UPDATE profile SET ", "n.");
+    sql.push(" FROM n JOIN l ON l.id = n.id WHERE profile.id = l.id RETURNING profile.id)");
     beside(&mut sql, history, claims);
     ids(connection, sql).await
 }
@@ -82,20 +86,13 @@ pub async fn claim(connection: &mut PinnedConnection, claims: &[&write_request::
     connection.fetch(sql.build()).await.map_err(unsaved).map(drop)
 }
 
-/// The new rows of profiles, as the source of an update.
-fn revised(sql: &mut Sql, profiles: &[&profile::Model], expected: &[i64]) {
-    sql.push("WITH n (").columns::<profile::Entity>("").push(", expected) AS (");
-    sql.rows::<profile::Entity>(profiles, Some(expected)).push(")");
-}
-
-/// An update of every column from this source, which answers the ids.
-fn set(sql: &mut Sql, source: &str) {
-    sql.push(" UPDATE profile SET ");
+/// Sets every column but the id from this source.
+fn set(sql: &mut Sql, update: &str, source: &str) {
+    sql.push(" ").push(update);
     let columns = Column::iter().map(|column| column.as_str()).filter(|column| *column != Column::Id.as_str());
     for (n, column) in columns.enumerate() {
-        sql.push(if n == 0 { "" } else { ", " }).push(column).push(" = n.").push(column);
+        sql.push(if n == 0 { "" } else { ", " }).push(column).push(" = ").push(source).push(column);
     }
-    sql.push(" ").push(source).push(" RETURNING profile.id");
 }
 
 /// What is stored beside the profiles `s` that were: their history and their claims.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use sea_orm::Iterable as _;
+use sea_orm::{DbBackend, Iterable as _};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{sleep, timeout},
@@ -414,7 +414,7 @@ async fn load(connection: &mut PinnedConnection, group: &[Running]) -> Result<Ro
                 return Ok(rows);
             }
         }
-        _ => load_owners(connection, &wanted, &mut rows).await?,
+        _ => load_owners(connection, &wanted, &[], &mut rows).await?,
     }
     load_claims(connection, &wanted, &mut rows).await?;
     Ok(rows)
@@ -425,7 +425,9 @@ async fn load_in_transaction(connection: &mut PinnedConnection, group: &[Running
     let mut rows = Rows::default();
     let wanted = Wanted::of(group);
     rows.profiles = store::profile::lock(connection, &wanted.organizations, &wanted.ids, &wanted.emails).await?;
-    load_owners(connection, &wanted, &mut rows).await?;
+    // A row of another organization was not loaded, since it must not be locked.
+    let foreign = if connection.backend() == DbBackend::Postgres { wanted.emails.as_slice() } else { &[] };
+    load_owners(connection, &wanted, foreign, &mut rows).await?;
     if !wanted.cases.is_empty() {
         let locking: Vec<_> = Status::iter().filter(|status| policy::locks(*status)).collect();
         rows.cases = store::case::load(connection, &wanted.cases).await?;
@@ -436,10 +438,15 @@ async fn load_in_transaction(connection: &mut PinnedConnection, group: &[Running
     Ok(rows)
 }
 
-/// Loads who has the addresses that the group names.
-async fn load_owners(connection: &mut PinnedConnection, wanted: &Wanted, rows: &mut Rows) -> Result<()> {
-    let Wanted { emails, set_emails, set_phone_numbers, .. } = wanted;
-    let emails = [emails.as_slice(), set_emails].concat();
+/// Loads who has the addresses that the group sets, and these e-mails.
+async fn load_owners(
+    connection: &mut PinnedConnection,
+    wanted: &Wanted,
+    emails: &[String],
+    rows: &mut Rows,
+) -> Result<()> {
+    let Wanted { set_emails, set_phone_numbers, .. } = wanted;
+    let emails = [emails, set_emails].concat();
     if !(emails.is_empty() && set_phone_numbers.is_empty()) {
         let owners = store::profile::owners(connection, &emails, set_phone_numbers).await?;
         rows.owners.extend(owners.into_iter().map(|owner| {
