@@ -3,6 +3,8 @@
 //! On PostgreSQL that is one statement, which saves a row only where nobody has changed it since it was loaded, and leaves
 //! out what somebody else has locked. SQLite has no data-modifying common table expressions, and one writer.
 
+use std::collections::HashSet;
+
 use sea_orm::{DbBackend, EntityTrait, IdenStatic as _, Iterable as _, ModelTrait};
 use uuid::Uuid;
 
@@ -49,13 +51,16 @@ pub async fn create(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
 pub async fn update(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Result<Vec<Uuid>> {
     let Rows { profiles, expected, history, claims } = rows;
     if connection.backend() == DbBackend::Sqlite {
-        // Nobody can have changed them: the transaction has had the one writer since they were loaded.
+        // Nobody can have changed them: the transaction has had the one writer since they were loaded. Only what changes is
+        // set: SQLite would write the indexes of the other columns anew.
+        let mut changed: HashSet<_> = history.iter().flat_map(|row| row.fields.split_ascii_whitespace()).collect();
+        changed.extend([Column::Revision, Column::UpdatedAt].map(|column| column.as_str()));
         let mut updated = Vec::with_capacity(profiles.len());
         for piece in pieces(profiles) {
             let mut sql = Sql::new(DbBackend::Sqlite);
             sql.push("INSERT INTO profile (").columns::<profile::Entity>("").push(") ");
             sql.rows::<profile::Entity>(piece, None).push(" ON CONFLICT (id) DO");
-            set(&mut sql, "UPDATE SET ", "excluded.");
+            set(&mut sql, "UPDATE SET ", "excluded.", |column| changed.contains(column));
             sql.push(" RETURNING id");
             updated.extend(ids(connection, sql).await?);
         }
@@ -69,7 +74,7 @@ pub async fn update(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
     // In the order of ids, or groups of two replicas would deadlock.
     sql.push("), l AS (SELECT p.id FROM profile p JOIN n ON p.id = n.id AND p.revision = n.expected ");
     sql.push("ORDER BY p.id FOR UPDATE OF p SKIP LOCKED), s AS (");
-    set(&mut sql, "UPDATE profile SET ", "n.");
+    set(&mut sql, "UPDATE profile SET ", "n.", |column| column != Column::Id.as_str());
     sql.push(" FROM n JOIN l ON l.id = n.id WHERE profile.id = l.id RETURNING profile.id)");
     beside(&mut sql, history, claims);
     ids(connection, sql).await
@@ -86,10 +91,10 @@ pub async fn claim(connection: &mut PinnedConnection, claims: &[&write_request::
     connection.fetch(sql.build()).await.map_err(unsaved).map(drop)
 }
 
-/// Sets every column but the id from this source.
-fn set(sql: &mut Sql, update: &str, source: &str) {
+/// Sets these columns from this source.
+fn set(sql: &mut Sql, update: &str, source: &str, is_set: impl Fn(&str) -> bool) {
     sql.push(" ").push(update);
-    let columns = Column::iter().map(|column| column.as_str()).filter(|column| *column != Column::Id.as_str());
+    let columns = Column::iter().map(|column| column.as_str()).filter(|column| is_set(column));
     for (n, column) in columns.enumerate() {
         sql.push(if n == 0 { "" } else { ", " }).push(column).push(" = ").push(source).push(column);
     }
