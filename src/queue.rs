@@ -105,7 +105,8 @@ impl<T: Item> Queue<T> {
                 return Some(Taken { items, held: Held { queue: Arc::clone(self), profiles } });
             }
             if ended {
-                self.notify(lane).notify_one(); // the next worker ends too
+                self.groups.notify_one(); // the other workers end too
+                self.locked.notify_one();
                 return None;
             }
             notified.await;
@@ -171,7 +172,8 @@ impl<T: Item> State<T> {
                     }
                     (_, None) => true,
                 };
-                free && item.lane() == lane
+                // The worker that has a profile's row locked takes along what else waits for it.
+                free && (item.lane() == lane || (lane == Lane::Locked && !profiles.is_empty()))
             });
             if let Some(item) = next.and_then(|next| waiting.remove(next)) {
                 without = 0;
@@ -193,6 +195,7 @@ impl<T: Item> State<T> {
         }
         let mut surplus = VecDeque::new();
         if let Some((_, items)) = self.organizations.iter_mut().find(|(organization, _)| *organization == profile.0) {
+            items.retain(|item| !item.is_abandoned());
             let mut waiting = 0;
             let (stay, leave) = std::mem::take(items).into_iter().partition(|item| {
                 waiting += usize::from(item.profile() == Some(profile));
@@ -210,7 +213,7 @@ impl<T: Item> State<T> {
     }
 
     fn waiting_for(&self, profile: ProfileKey) -> usize {
-        self.items().filter(|item| item.profile() == Some(profile)).count()
+        self.items().filter(|item| item.profile() == Some(profile) && !item.is_abandoned()).count()
     }
 
     /// Forgets organizations that wait for nothing.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sea_orm::entity::prelude::*;
+use sea_orm::{FromQueryResult, entity::prelude::*};
 use serde::Serialize;
 
 // `Eq` and `Serialize` serve the history, which compares and records rows as they serialize.
@@ -29,6 +29,15 @@ pub struct Model {
     pub postal_code: Option<String>,
     pub created_at: DateTimeUtc,
     pub updated_at: DateTimeUtc,
+}
+
+/// Who has an e-mail and a phone number.
+#[derive(FromQueryResult)]
+pub struct Owner {
+    pub id: Uuid,
+    pub organization_id: Uuid,
+    pub email: Option<String>,
+    pub phone_number: Option<String>,
 }
 
 /// Shows which row it is and nothing of the person.

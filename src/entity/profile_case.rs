@@ -15,6 +15,15 @@ pub struct Model {
     pub status_time: DateTimeUtc,
 }
 
+/// The key of a case: the organization and the id that its case system gave it.
+pub type Key = (Uuid, String);
+
+impl Model {
+    pub fn key(&self) -> Key {
+        (self.organization_id, self.case_id.clone())
+    }
+}
+
 /// How a case stands, in the order of the contract's numbers, which breaks ties between reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "SCREAMING_SNAKE_CASE")]

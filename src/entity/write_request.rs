@@ -18,4 +18,13 @@ pub struct Model {
     pub created_at: DateTimeUtc,
 }
 
+/// The key of a claim: the organization, the RPC and the request id.
+pub type Key = (Uuid, String, String);
+
+impl Model {
+    pub fn key(&self) -> Key {
+        (self.organization_id, self.rpc.clone(), self.request_id.clone())
+    }
+}
+
 impl ActiveModelBehavior for ActiveModel {}

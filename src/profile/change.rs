@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::policy::Rpc;
 use crate::entity::{
     profile::{Column, Model},
-    profile_case,
+    profile_case, write_request,
 };
 
 /// Who writes.
@@ -29,6 +29,14 @@ pub struct Change {
     pub claim: Option<Claim>,
     pub validate_only: bool,
     pub audit: AuditNote,
+}
+
+impl Change {
+    /// The key of the claim of the request id, if the change has one.
+    pub fn claim_key(&self, author: &Author) -> Option<write_request::Key> {
+        let claim = self.claim.as_ref()?;
+        Some((author.organization_id, self.rpc.name().to_owned(), claim.request_id.clone()))
+    }
 }
 
 /// What is written.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     entity::{
-        profile::{Column, Model},
+        profile::{Column, Model, Owner},
         profile_case, profile_change, write_request,
     },
     error::Result,
@@ -29,14 +29,6 @@ pub struct Rows {
     pub cases: Vec<profile_case::Model>,
     /// Profiles that a case locks which is not in `cases`.
     pub locked_elsewhere: Vec<Uuid>,
-}
-
-/// Who has an e-mail and a phone number.
-pub struct Owner {
-    pub id: Uuid,
-    pub organization_id: Uuid,
-    pub email: Option<String>,
-    pub phone_number: Option<String>,
 }
 
 /// What becomes of one change of a group.
@@ -83,9 +75,6 @@ pub struct Revised {
     pub claims: Vec<write_request::Model>,
 }
 
-type ClaimKey = (Uuid, String, String);
-type CaseKey = (Uuid, String);
-
 /// A group while it is decided.
 pub struct Group {
     profiles: HashMap<Uuid, Model>,
@@ -93,13 +82,13 @@ pub struct Group {
     emails: HashMap<String, (Uuid, Uuid)>,
     /// The profile that has a phone number, as loaded.
     phone_numbers: HashMap<String, Uuid>,
-    claims: HashMap<ClaimKey, write_request::Model>,
-    cases: HashMap<CaseKey, profile_case::Model>,
+    claims: HashMap<write_request::Key, write_request::Model>,
+    cases: HashMap<profile_case::Key, profile_case::Model>,
     locked_elsewhere: HashSet<Uuid>,
     /// E-mails and phone numbers that a change of the group has taken or given up.
     touched: HashSet<(&'static str, String)>,
-    claimed: HashSet<ClaimKey>,
-    reported: HashSet<CaseKey>,
+    claimed: HashSet<write_request::Key>,
+    reported: HashSet<profile_case::Key>,
     revised: HashMap<Uuid, Revised>,
     bare_claims: Vec<write_request::Model>,
 }
@@ -121,8 +110,8 @@ impl Group {
             profiles: profiles.into_iter().map(|profile| (profile.id, profile)).collect(),
             emails,
             phone_numbers,
-            claims: claims.into_iter().map(|claim| (claim_key(&claim), claim)).collect(),
-            cases: cases.into_iter().map(|case| (case_key(&case), case)).collect(),
+            claims: claims.into_iter().map(|claim| (claim.key(), claim)).collect(),
+            cases: cases.into_iter().map(|case| (case.key(), case)).collect(),
             locked_elsewhere: locked_elsewhere.into_iter().collect(),
             touched: HashSet::new(),
             claimed: HashSet::new(),
@@ -140,15 +129,16 @@ impl Group {
         let loaded = self.loaded(author, change);
         let found = loaded.profile.map(|profile| profile.id);
         let decided = decide(loaded, author, change, now);
-        let mut depends_on = self.seen(found, author, change);
-        let result = decided.map(|decision| {
-            let saved = self.keep(decision, depends_on);
-            if saved.1 != Dependency::Nothing {
-                depends_on = saved.1;
+        let seen = self.seen(found, change);
+        let (result, depends_on) = match decided {
+            Ok(decision) => {
+                let (answer, depends_on) = self.keep(decision, seen);
+                (Ok(answer), depends_on)
             }
-            saved.0
-        });
-        let profile_id = found.or_else(|| result.as_ref().ok().map(|written| written.profile.id));
+            Err(error) => (Err(error), seen),
+        };
+        let stored = result.as_ref().ok().filter(|written| written.profile.revision > 0);
+        let profile_id = found.or(stored.map(|written| written.profile.id));
         Step::Decided { profile_id, result, depends_on }
     }
 
@@ -164,8 +154,7 @@ impl Group {
     }
 
     fn belongs_into_the_next_group(&self, author: &Author, change: &Change) -> bool {
-        let claimed = |claim| self.claimed.contains(&(author.organization_id, change.rpc.name().to_owned(), claim));
-        change.claim.as_ref().is_some_and(|claim| claimed(claim.request_id.clone()))
+        change.claim_key(author).is_some_and(|key| self.claimed.contains(&key))
             || target_address(change).into_iter().chain(wanted_addresses(change)).any(|address| {
                 let (column, text) = address;
                 !self.touched.is_empty() && self.touched.contains(&(column.as_str(), text.to_owned()))
@@ -175,9 +164,7 @@ impl Group {
     /// What there is for this change, with what the changes before it leave.
     fn loaded(&self, author: &Author, change: &Change) -> Loaded<'_> {
         let organization = author.organization_id;
-        let key =
-            change.claim.as_ref().map(|claim| (organization, change.rpc.name().to_owned(), claim.request_id.clone()));
-        let claim = key.and_then(|key| self.claims.get(&key));
+        let claim = change.claim_key(author).and_then(|key| self.claims.get(&key));
         let email = target_address(change).and_then(|(_, email)| self.emails.get(email)).copied();
         let id = match (&change.target, claim) {
             (_, Some(claim)) => claim.profile_id,
@@ -199,7 +186,7 @@ impl Group {
             }
         }
         if let Edit::Case(report) = &change.edit {
-            let key = case_key(report);
+            let key = report.key();
             loaded.case = self.cases.get(&key);
             loaded.locked_by_another_case = self.locked_elsewhere.contains(&report.profile_id)
                 || self.cases.iter().any(|(other, case)| {
@@ -210,9 +197,9 @@ impl Group {
     }
 
     /// What an earlier change of the group left for this one to see.
-    fn seen(&self, profile: Option<Uuid>, author: &Author, change: &Change) -> Dependency {
+    fn seen(&self, profile: Option<Uuid>, change: &Change) -> Dependency {
         let reported = match &change.edit {
-            Edit::Case(report) => self.reported.contains(&(author.organization_id, report.case_id.clone())),
+            Edit::Case(report) => self.reported.contains(&report.key()),
             Edit::Columns(_) => false,
         };
         match profile.filter(|id| self.revised.contains_key(id)) {
@@ -225,13 +212,13 @@ impl Group {
     /// Keeps what a decision stores for the changes behind it, and answers what it has to be saved with.
     fn keep(&mut self, decision: Decision, seen: Dependency) -> (Written, Dependency) {
         let Decision { answer, revision, case, claim } = decision;
-        let mut depends_on = Dependency::Nothing;
+        let mut depends_on = seen;
         if let Some(case) = case {
             depends_on = Dependency::Cases;
-            self.reported.insert(case_key(&case));
-            self.cases.insert(case_key(&case), case);
+            self.reported.insert(case.key());
+            self.cases.insert(case.key(), case);
         }
-        self.claimed.extend(claim.as_ref().map(claim_key));
+        self.claimed.extend(claim.as_ref().map(write_request::Model::key));
         let id = answer.profile.id;
         if let Some(revision) = revision {
             let before = self.profiles.insert(id, revision.profile.clone());
@@ -245,7 +232,7 @@ impl Group {
             revised.claims.extend(claim);
             depends_on = Dependency::Profile(id);
         } else if let Some(claim) = claim {
-            if let Some(revised) = self.revised.get_mut(&id).filter(|_| seen == Dependency::Profile(id)) {
+            if let Some(revised) = self.revised.get_mut(&id) {
                 revised.claims.push(claim);
             } else {
                 self.bare_claims.push(claim);
@@ -295,14 +282,6 @@ pub fn wanted_addresses(change: &Change) -> impl Iterator<Item = (Column, &str)>
         (Column::Email | Column::PhoneNumber, Value::String(Some(text))) => Some((*column, text.as_str())),
         _ => None,
     })
-}
-
-fn claim_key(claim: &write_request::Model) -> ClaimKey {
-    (claim.organization_id, claim.rpc.clone(), claim.request_id.clone())
-}
-
-fn case_key(case: &profile_case::Model) -> CaseKey {
-    (case.organization_id, case.case_id.clone())
 }
 
 #[cfg(test)]

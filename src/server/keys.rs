@@ -103,7 +103,7 @@ impl Keys {
         if stale && !remembered.touched.swap(true, Ordering::Relaxed) {
             let (store, lookup) = (self.store.clone(), remembered.row.id.clone());
             self.tasks.spawn(async move {
-                if let Err(error) = store::key::touch(store.writer(), &lookup, now).await {
+                if let Err(error) = store::key::touch(&store, &lookup, now).await {
                     tracing::warn!(key_id = lookup, ?error, "the key's last use could not be noted");
                 }
             });

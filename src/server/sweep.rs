@@ -25,7 +25,7 @@ pub fn start(store: Store, tasks: &TaskTracker, stop: CancellationToken) {
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             // A step is not cut off in its middle; the stop is looked at between steps.
             while !stop.is_cancelled() {
-                match store::request::sweep(store.writer(), clock::now() - REMEMBERED).await {
+                match store::request::sweep(&store, clock::now() - REMEMBERED).await {
                     Ok(true) => tokio::task::yield_now().await,
                     Ok(false) => break,
                     Err(error) => {

@@ -5,12 +5,9 @@ use uuid::Uuid;
 
 use super::{PinnedConnection, failure::unsaved, rows::Sql};
 use crate::{
-    entity::profile_case::{Column, Entity, Model, Status},
+    entity::profile_case::{Column, Entity, Key, Model, Status},
     error::{Error, Result},
 };
-
-/// The key of a case: the organization and the id that its case system gave it.
-pub type Key = (Uuid, String);
 
 /// The types of a key's columns.
 const KEY: [ArrayType; 2] = [ArrayType::Uuid, ArrayType::String];

@@ -1,5 +1,7 @@
 //! A connection of the pool that is kept for statements which follow each other.
 
+use std::time::Duration;
+
 use sea_orm::{
     DbBackend, DbErr, FromQueryResult, QueryResult, Statement, Value,
     sea_query::ArrayType,
@@ -10,10 +12,13 @@ use sea_orm::{
         sqlite::SqliteArguments,
     },
 };
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::failure::{failure, spoils_the_session};
 use crate::error::{Error, Result};
+
+/// How long a rollback may take, before the connection is closed instead.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection that belongs to one worker until it is dropped, which gives it back to the pool: unless a statement or a
 /// transaction has not ended, since nobody knows what is still on its way then.
@@ -91,11 +96,15 @@ impl PinnedConnection {
         Ok(())
     }
 
-    /// Rolls back. Where it fails, the connection will be closed, and the transaction with it.
+    /// Rolls back what has begun, unless the connection is broken: it will be closed then, and the transaction with it.
     pub async fn rollback(&mut self) {
-        match self.control("ROLLBACK", "ROLLBACK").await {
-            Ok(()) => self.in_transaction = false,
-            Err(error) => tracing::debug!(%error, "a rollback failed"),
+        if self.unfinished || !self.in_transaction {
+            return;
+        }
+        let rolled_back = timeout(ROLLBACK_TIMEOUT, self.control("ROLLBACK", "ROLLBACK")).await;
+        match rolled_back {
+            Ok(Ok(())) => self.in_transaction = false,
+            Ok(Err(_)) | Err(_) => self.unfinished = true,
         }
     }
 

@@ -62,13 +62,11 @@ pub async fn revoke(db: &impl ConnectionTrait, lookup: &str, now: DateTime<Utc>)
 }
 
 /// Notes that a key was used, unless that has been noted within the last minute.
-pub async fn touch(db: &impl ConnectionTrait, lookup: &str, now: DateTime<Utc>) -> Result<()> {
+pub async fn touch(store: &Store, lookup: &str, now: DateTime<Utc>) -> Result<()> {
     let stale = Condition::any().add(Column::LastUsedAt.is_null()).add(Column::LastUsedAt.lt(now - LAST_USE_STEP));
-    Entity::update_many()
+    let touch = Entity::update_many()
         .col_expr(Column::LastUsedAt, Expr::value(now))
         .filter(Column::Id.eq(lookup))
-        .filter(stale)
-        .exec(db)
-        .await?;
-    Ok(())
+        .filter(stale);
+    store.write(touch.build(store.backend())).await.map(drop)
 }

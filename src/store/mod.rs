@@ -25,8 +25,8 @@ use std::{
 };
 
 use sea_orm::{
-    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, FromQueryResult, SqliteTransactionMode,
-    Statement, TransactionOptions, TransactionTrait as _,
+    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, FromQueryResult, QueryResult,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
     sqlx::{Database, Pool, pool::PoolConnection},
 };
 use sea_orm_migration::MigratorTraitSelf as _;
@@ -150,6 +150,7 @@ impl Store {
 
     /// A connection to write with, which waits until writes have not more of them than they may.
     pub(crate) async fn write_connection(&self) -> Result<PinnedConnection> {
+        let _waiting = Waiting::begin(&self.waiting);
         let permit = timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.write_permits).acquire_owned()).await;
         let permit = permit.ok().and_then(Result::ok);
         let permit = permit.ok_or_else(|| Error::DatabaseUnavailable("all connections are in use".to_owned()))?;
@@ -180,6 +181,11 @@ impl Store {
             .await
         });
         queried.await.unwrap_or_else(|_| Err(Error::Internal("a query panicked".to_owned())))
+    }
+
+    /// Runs one statement that writes, and answers its rows.
+    pub(crate) async fn write(&self, statement: Statement) -> Result<Vec<QueryResult>> {
+        in_time(async { Ok(self.write_connection().await?.fetch(statement).await?) }).await
     }
 
     async fn acquire(&self, pool: &DatabaseConnection) -> Result<Connection> {

@@ -8,18 +8,9 @@ use uuid::Uuid;
 
 use super::{PinnedConnection, Store, rows::Sql};
 use crate::{
-    entity::profile::{Column, Entity, Model},
+    entity::profile::{Column, Entity, Model, Owner},
     error::{Error, Result},
 };
-
-/// Who has an e-mail and a phone number.
-#[derive(FromQueryResult)]
-pub struct Owner {
-    pub id: Uuid,
-    pub organization_id: Uuid,
-    pub email: Option<String>,
-    pub phone_number: Option<String>,
-}
 
 /// The organization's profile with this e-mail.
 pub async fn find_by_email(store: &Store, organization: Uuid, email: &str) -> Result<Option<Model>> {

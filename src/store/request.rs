@@ -2,19 +2,15 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, ExprTrait as _, QueryFilter as _,
+    ColumnTrait as _, ExprTrait as _,
     sea_query::{ArrayType, Expr, Query},
 };
-use uuid::Uuid;
 
-use super::{PinnedConnection, rows::Sql};
+use super::{PinnedConnection, Store, rows::Sql};
 use crate::{
-    entity::write_request::{Column, Entity, Model},
+    entity::write_request::{Column, Entity, Key, Model},
     error::Result,
 };
-
-/// The key of a claim: the organization, the RPC and the request id.
-pub type Key = (Uuid, String, String);
 
 /// The claims with these keys.
 pub async fn load(connection: &mut PinnedConnection, keys: &[Key]) -> Result<Vec<Model>> {
@@ -31,10 +27,13 @@ pub async fn load(connection: &mut PinnedConnection, keys: &[Key]) -> Result<Vec
 const SWEEP_STEP: u64 = 500;
 
 /// Forgets ids that were claimed before this time, a few of them; true while there may be more.
-pub async fn sweep(db: &impl ConnectionTrait, before: DateTime<Utc>) -> Result<bool> {
+pub async fn sweep(store: &Store, before: DateTime<Utc>) -> Result<bool> {
     let key = [Column::OrganizationId, Column::Rpc, Column::RequestId];
     let old =
         Query::select().columns(key).from(Entity).and_where(Column::CreatedAt.lt(before)).limit(SWEEP_STEP).take();
-    let swept = Entity::delete_many().filter(Expr::tuple(key.map(Expr::col)).in_subquery(old)).exec(db).await?;
-    Ok(swept.rows_affected == SWEEP_STEP)
+    let mut sweep = Query::delete();
+    sweep.from_table(Entity).and_where(Expr::tuple(key.map(Expr::col)).in_subquery(old));
+    sweep.returning_col(Column::RequestId);
+    let swept = store.write(store.backend().build(&sweep)).await?;
+    Ok(swept.len() as u64 == SWEEP_STEP)
 }

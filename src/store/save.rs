@@ -51,16 +51,18 @@ pub async fn create(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
 pub async fn update(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Result<Vec<Uuid>> {
     let Rows { profiles, expected, history, claims } = rows;
     if connection.backend() == DbBackend::Sqlite {
-        // Nobody can have changed them: the transaction has had the one writer since they were loaded. Only what changes is
-        // set: SQLite would write the indexes of the other columns anew.
-        let mut changed: HashSet<_> = history.iter().flat_map(|row| row.fields.split_ascii_whitespace()).collect();
-        changed.extend([Column::Revision, Column::UpdatedAt].map(|column| column.as_str()));
+        // Nobody can have changed them: the transaction has had the one writer since they were loaded. An indexed column
+        // that does not change is not set: SQLite would write its index anew.
+        let changed: HashSet<_> = history.iter().flat_map(|row| row.fields.split_ascii_whitespace()).collect();
+        let indexed = [Column::Email, Column::PhoneNumber].map(|column| column.as_str());
+        let is_set =
+            |column: &str| column != Column::Id.as_str() && (changed.contains(column) || !indexed.contains(&column));
         let mut updated = Vec::with_capacity(profiles.len());
         for piece in pieces(profiles) {
             let mut sql = Sql::new(DbBackend::Sqlite);
             sql.push("INSERT INTO profile (").columns::<profile::Entity>("").push(") ");
             sql.rows::<profile::Entity>(piece, None).push(" ON CONFLICT (id) DO");
-            set(&mut sql, "UPDATE SET ", "excluded.", |column| changed.contains(column));
+            set(&mut sql, "UPDATE SET ", "excluded.", is_set);
             sql.push(" RETURNING id");
             updated.extend(ids(connection, sql).await?);
         }

@@ -22,11 +22,15 @@ use uuid::Uuid;
 
 use super::{Pending, blocked};
 use crate::{
-    entity::{profile::Column, profile_case::Status},
+    entity::{
+        profile::Column,
+        profile_case::{self, Status},
+        write_request,
+    },
     error::{Error, Result},
     profile::{
-        change::{Claim, Edit, Target, Written},
-        group::{Dependency, Group, Owner, Revised, Rows, Saving, Step, wanted_addresses},
+        change::{Edit, Target, Written},
+        group::{Dependency, Group, Revised, Rows, Saving, Step, wanted_addresses},
         policy,
     },
     queue::{Item as _, Lane, Queue, Taken},
@@ -166,7 +170,8 @@ impl Worker {
         self.connection = Some(connection);
         for decided in decided {
             let saved = match decided.depends_on {
-                Dependency::Nothing | Dependency::Cases => Ok(true),
+                Dependency::Nothing => Ok(true),
+                Dependency::Cases => Err(Error::Internal("a report was not made with its profile locked".to_owned())),
                 Dependency::Claims => saved.claims.clone().map(|()| true),
                 Dependency::Profile(id) if created.contains(&id) => saved.created.clone().map(|()| true),
                 Dependency::Profile(id) => saved.updated.as_ref().map(|ids| ids.contains(&id)).map_err(Clone::clone),
@@ -200,7 +205,11 @@ impl Worker {
         let (mut connection, rows) = match self.load_locked(&group).await {
             Ok(loaded) => loaded,
             Err(Error::TransactionConflict { retryable: true, cause }) => {
-                let (overdue, again) = group.into_iter().partition(|running| running.pending.is_overdue());
+                let (overdue, again): (_, Vec<Running>) =
+                    group.into_iter().partition(|running| running.pending.is_overdue());
+                for running in &again {
+                    running.pending.state.conflict();
+                }
                 fail(overdue, &Error::TransactionConflict { cause, retryable: true });
                 backoff().await;
                 return vec![again];
@@ -229,7 +238,10 @@ impl Worker {
                             *retryable && !decided.running.pending.is_overdue()
                         }
                         // With a claim it may be a repeat whose first call was faster.
-                        _ => !self.excludes_others() && decided.running.pending.change.claim.is_some(),
+                        Error::EmailInUse | Error::PhoneNumberInUse => {
+                            !self.excludes_others() && decided.running.pending.change.claim.is_some()
+                        }
+                        _ => false,
                     };
                     if alone && !again {
                         decided.fail(error.clone());
@@ -254,12 +266,11 @@ impl Worker {
             return Ok(());
         }
         let save = async {
-            let Saved { created, updated: ids, claims } = self.save(connection, saving).await;
-            created?;
-            if ids?.len() < updated.len() {
+            self.create(connection, created).await?;
+            if self.update(connection, updated).await?.len() < updated.len() {
                 return Err(Error::Internal("a locked row was changed by somebody else".to_owned()));
             }
-            claims?;
+            self.claim(connection, claims).await?;
             store::case::save(connection, cases).await
         };
         // Nothing was committed yet, whatever became of the connection.
@@ -269,34 +280,44 @@ impl Worker {
         })?;
         self.store.check_file()?;
         let committed = timeout(self.longest(), connection.commit()).await;
-        committed.map_err(|_| late())?.map_err(uncommitted)
+        committed.map_err(|_| unanswered())?.map_err(uncommitted)
     }
 
-    /// Sends the statements that save. What comes after a lost answer is not sent.
+    /// Sends the statements that save, each of which is a transaction of its own. What comes after a lost answer is not sent.
     async fn save(&self, connection: &mut PinnedConnection, saving: &Saving) -> Saved {
         let Saving { created, updated, claims, cases: _ } = saving;
-        let mut saved = Saved { created: Ok(()), updated: Ok(HashSet::new()), claims: Ok(()) };
-        if !created.is_empty() {
-            saved.created = self.answered(store::save::create(connection, &rows(created))).await;
+        let created = self.create(connection, created).await;
+        let updated = if connection.is_broken() { Err(unsent()) } else { self.update(connection, updated).await };
+        let claims = if connection.is_broken() { Err(unsent()) } else { self.claim(connection, claims).await };
+        Saved { created, updated, claims }
+    }
+
+    async fn create(&self, connection: &mut PinnedConnection, created: &[Revised]) -> Result<()> {
+        if created.is_empty() {
+            return Ok(());
         }
-        if connection.is_broken() {
-            saved.updated = Err(unsent());
-        } else if !updated.is_empty() {
-            let ids = self.answered(store::save::update(connection, &rows(updated))).await;
-            saved.updated = ids.map(HashSet::from_iter);
+        self.answered(store::save::create(connection, &rows(created))).await
+    }
+
+    /// Answers which profiles were updated.
+    async fn update(&self, connection: &mut PinnedConnection, updated: &[Revised]) -> Result<HashSet<Uuid>> {
+        if updated.is_empty() {
+            return Ok(HashSet::new());
         }
-        if connection.is_broken() {
-            saved.claims = Err(unsent());
-        } else if !claims.is_empty() {
-            let claims: Vec<_> = claims.iter().collect();
-            saved.claims = self.answered(store::save::claim(connection, &claims)).await;
+        let ids = self.answered(store::save::update(connection, &rows(updated))).await?;
+        Ok(HashSet::from_iter(ids))
+    }
+
+    async fn claim(&self, connection: &mut PinnedConnection, claims: &[write_request::Model]) -> Result<()> {
+        if claims.is_empty() {
+            return Ok(());
         }
-        saved
+        self.answered(store::save::claim(connection, &claims.iter().collect::<Vec<_>>())).await
     }
 
     /// The answer to a statement that saves, if it comes at all.
     async fn answered<T>(&self, saving: impl Future<Output = Result<T>>) -> Result<T> {
-        timeout(self.longest(), saving).await.map_err(|_| late())?
+        timeout(self.longest(), saving).await.map_err(|_| unanswered())?
     }
 
     fn longest(&self) -> Duration {
@@ -363,9 +384,10 @@ impl Worker {
     }
 
     async fn connection(&mut self) -> Result<PinnedConnection> {
-        match self.connection.take() {
-            Some(kept) if !kept.is_broken() => Ok(kept),
-            Some(_) | None => self.store.write_connection().await,
+        let kept = self.connection.take().filter(|kept| !kept.is_broken()); // a broken one gives up its permit here
+        match kept {
+            Some(kept) => Ok(kept),
+            None => self.store.write_connection().await,
         }
     }
 }
@@ -449,10 +471,7 @@ async fn load_owners(
     let emails = [emails, set_emails].concat();
     if !(emails.is_empty() && set_phone_numbers.is_empty()) {
         let owners = store::profile::owners(connection, &emails, set_phone_numbers).await?;
-        rows.owners.extend(owners.into_iter().map(|owner| {
-            let store::profile::Owner { id, organization_id, email, phone_number } = owner;
-            Owner { id, organization_id, email, phone_number }
-        }));
+        rows.owners.extend(owners);
     }
     Ok(())
 }
@@ -483,8 +502,8 @@ struct Wanted {
     /// What the changes set: each has one owner.
     set_emails: Vec<String>,
     set_phone_numbers: Vec<String>,
-    claims: Vec<store::request::Key>,
-    cases: Vec<store::case::Key>,
+    claims: Vec<write_request::Key>,
+    cases: Vec<profile_case::Key>,
 }
 
 impl Wanted {
@@ -504,10 +523,9 @@ impl Wanted {
                     _ => wanted.set_phone_numbers.push(text.to_owned()),
                 }
             }
-            let key = |claim: &Claim| (organization, change.rpc.name().to_owned(), claim.request_id.clone());
-            wanted.claims.extend(change.claim.as_ref().map(key));
+            wanted.claims.extend(change.claim_key(author));
             if let Edit::Case(report) = &change.edit {
-                wanted.cases.push((organization, report.case_id.clone()));
+                wanted.cases.push(report.key());
             }
         }
         wanted.organizations.sort_unstable();
@@ -547,7 +565,7 @@ fn fail(group: Vec<Running>, error: &Error) {
     }
 }
 
-fn late() -> Error {
+fn unanswered() -> Error {
     Error::OutcomeUnknown("the database has not answered in time".to_owned())
 }
 

@@ -184,8 +184,13 @@ impl SendState {
 
     /// As `wait`, because another write was in its way.
     fn wait_for_others(&self) {
-        self.conflicted.store(true, SeqCst);
+        self.conflict();
         self.wait();
+    }
+
+    /// Another write was in the way.
+    fn conflict(&self) {
+        self.conflicted.store(true, SeqCst);
     }
 
     /// What the caller is told: that nothing is written, or that nobody knows.
