@@ -92,7 +92,7 @@ async fn work(store: Store, queue: Arc<Queue<Read>>, most: usize) {
         let Some(Taken { items, held: _ }) = taken else { return };
         // A panic ends no more than these reads.
         let answered = AssertUnwindSafe(answer(&store, kept.take(), items)).catch_unwind().await;
-        kept = answered.unwrap_or(None).filter(|_| !store.is_wanted());
+        kept = answered.unwrap_or(None).filter(|kept| !(store.is_wanted() || kept.is_due()));
     }
 }
 

@@ -12,13 +12,19 @@ use sea_orm::{
         sqlite::SqliteArguments,
     },
 };
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout},
+};
 
 use super::failure::{failure, spoils_the_session};
 use crate::error::{Error, Result};
 
 /// How long a rollback may take, before the connection is closed instead.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a connection is kept at the most, while there is work for it.
+const RETURN_AFTER: Duration = Duration::from_mins(1);
 
 /// A connection that belongs to one worker until it is dropped, which gives it back to the pool: unless a statement or a
 /// transaction has not ended, since nobody knows what is still on its way then.
@@ -27,6 +33,7 @@ pub struct PinnedConnection {
     /// Whether a statement or a transaction has begun and not ended.
     unfinished: bool,
     in_transaction: bool,
+    taken: Instant,
     /// Keeps writers from taking the connections that readers need.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -37,8 +44,14 @@ pub(super) enum Connection {
 }
 
 impl PinnedConnection {
-    pub(super) const fn new(connection: Connection, permit: Option<OwnedSemaphorePermit>) -> Self {
-        Self { connection: Some(connection), unfinished: false, in_transaction: false, _permit: permit }
+    pub(super) fn new(connection: Connection, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self {
+            connection: Some(connection),
+            unfinished: false,
+            in_transaction: false,
+            taken: Instant::now(),
+            _permit: permit,
+        }
     }
 
     /// What the database speaks.
@@ -47,6 +60,11 @@ impl PinnedConnection {
             Some(Connection::Sqlite(_)) => DbBackend::Sqlite,
             Some(Connection::Postgres(_)) | None => DbBackend::Postgres,
         }
+    }
+
+    /// Whether the pool should see it again, which ends connections at their age.
+    pub fn is_due(&self) -> bool {
+        self.taken.elapsed() > RETURN_AFTER
     }
 
     /// Whether it is of no use any more: it broke, or a statement was left before its end.

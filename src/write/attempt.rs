@@ -76,7 +76,8 @@ pub async fn work(store: Store, queue: Arc<Queue<Pending>>, lane: Lane, tasks: T
         let running = tasks.token();
         let group = items.into_iter().filter_map(Running::begin).collect();
         // A panic ends no more than this group.
-        if AssertUnwindSafe(worker.carry_out(group)).catch_unwind().await.is_err() || worker.store.is_wanted() {
+        let panicked = AssertUnwindSafe(worker.carry_out(group)).catch_unwind().await.is_err();
+        if panicked || worker.store.is_wanted() || worker.connection.as_ref().is_some_and(PinnedConnection::is_due) {
             worker.connection = None;
         }
         drop((held, running));
