@@ -63,19 +63,20 @@ async def overload(world: World) -> str:
         created = await peer.call(1, world.block(), create_request())
     read = (GET, get_request(created_id(created.data[5:])))
     write = (CREATE, create_request())
-    seen = [await kept(world, read, seconds), await kept(world, write, seconds)]
+    # Reads are answered sooner than this load can ask: they need not be refused. Writes wait for the disk.
+    seen = [await kept(world, read, seconds), await kept(world, write, seconds, refused=True)]
     if not world.quick:
         seen.append(await by_the_clock(world, write, seconds))
     return "; ".join(seen)
 
 
-async def kept(world: World, call: tuple[str, bytes], seconds: float) -> str:
+async def kept(world: World, call: tuple[str, bytes], seconds: float, *, refused: bool = False) -> str:
     """Compares the goodput of as many callers as there are places with that of four times as many."""
     tries = []
     for _ in range(ATTEMPTS):
         peak = (await load(world, *call, seconds / 4, callers=PLACES))[OK]
         over = await load(world, *call, seconds, callers=TIMES * PLACES)
-        require(over[RESOURCE_EXHAUSTED], f"no overload: {dict(over)}")
+        require(over[RESOURCE_EXHAUSTED] or not refused, f"no overload: {dict(over)}")
         tries.append(f"{over[OK]} of {peak} a second, {over[RESOURCE_EXHAUSTED]} refused")
         if over[OK] >= KEPT * peak:
             return f"goodput of {name(call)}: {tries[-1]}"
