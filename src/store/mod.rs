@@ -32,7 +32,7 @@ use sea_orm::{
 use sea_orm_migration::MigratorTraitSelf as _;
 use tokio::{
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use self::connection::Connection;
@@ -55,6 +55,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one try for a connection may take: one that turns out to be dead costs as much, and a new one must be made in
 /// that time.
 const ACQUIRE_TRY: Duration = Duration::from_secs(1);
+
+/// How long a command waits for SQLite's one writer.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a call that waits for a new connection looks for one that has become idle.
 const LOOK_FOR_IDLE: Duration = Duration::from_millis(5);
@@ -196,13 +199,20 @@ impl Store {
         }
     }
 
-    /// The pool to write with, in a transaction.
+    /// The pool to write with, in a transaction of a command. SQLite's one writer may be busy with a service that has much
+    /// to write: each try waits for it as long as a statement may take.
     pub(crate) async fn begin(&self) -> Result<DatabaseTransaction> {
         let immediate = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()
         };
-        Ok(self.writer.begin_with_options(immediate).await?)
+        let since = Instant::now();
+        loop {
+            match self.writer.begin_with_options(immediate).await.map_err(Error::from) {
+                Err(Error::TransactionConflict { retryable: true, .. }) if since.elapsed() < COMMAND_TIMEOUT => {}
+                begun => return begun,
+            }
+        }
     }
 
     /// Brings the schema up to date; several programs may do so at once.
