@@ -9,8 +9,11 @@ use std::{
 };
 
 /// The files of the contract, and those that error details need to be readable by reflection and Envoy.
-const ROOTS: [&str; 5] = [
+const ROOTS: [&str; 8] = [
     "profiles/v1/profile_service.proto",
+    "profiles/v1/profile_query_service.proto",
+    "profiles/v1/profile_identifier_service.proto",
+    "profiles/v1/key_service.proto",
     "profiles/v1/case_service.proto",
     "profiles/v1/support_service.proto",
     "google/rpc/status.proto",

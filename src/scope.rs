@@ -13,11 +13,16 @@ pub enum Scope {
     CasesReport,
     /// Correct locked fields, set roles, find people and read their history.
     Support,
+    /// List, count and follow all profiles.
+    ProfilesList,
+    /// Export and erase people.
+    Privacy,
 }
 
 impl Scope {
     /// Every scope, in the order of the documentation.
-    pub const ALL: [Self; 4] = [Self::ProfilesRead, Self::ProfilesWrite, Self::CasesReport, Self::Support];
+    pub const ALL: [Self; 6] =
+        [Self::ProfilesRead, Self::ProfilesWrite, Self::CasesReport, Self::Support, Self::ProfilesList, Self::Privacy];
 
     /// The scope's name in the database, on the command line and in errors.
     pub const fn name(self) -> &'static str {
@@ -26,6 +31,8 @@ impl Scope {
             Self::ProfilesWrite => "profiles.write",
             Self::CasesReport => "cases.report",
             Self::Support => "support",
+            Self::ProfilesList => "profiles.list",
+            Self::Privacy => "privacy",
         }
     }
 
@@ -36,6 +43,8 @@ impl Scope {
             Self::ProfilesWrite => "Create and change profiles",
             Self::CasesReport => "Report how cases stand",
             Self::Support => "Correct locked fields, set roles, find people and read their history",
+            Self::ProfilesList => "List, count and follow all profiles",
+            Self::Privacy => "Export and erase people",
         }
     }
 }

@@ -12,6 +12,10 @@ return {
     validate_only = "validateOnly",
   },
   messages = {
+    Identifier = {
+      system = "string",
+      value = "string",
+    },
     Profile = {
       address = "string",
       address2 = "string",
@@ -24,6 +28,7 @@ return {
       firstName = "string",
       gender = { "GENDER_UNSPECIFIED", "MALE", "FEMALE", "OTHER" },
       id = "string",
+      identifiers = "Identifier",
       lastName = "string",
       lockedFields = "output",
       phoneNumber = "string",

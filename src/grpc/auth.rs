@@ -23,12 +23,26 @@ pub enum Access {
     HealthWatch,
     /// No key: tools ask before they have one. A stream.
     Reflection,
+    /// A key, whatever it allows.
+    AnyKey,
     /// A key with this scope.
     Key(Scope),
+    /// A key with this scope; the answer is a stream.
+    Stream(Scope),
+}
+
+impl Access {
+    /// Whether only a caller with a key may call.
+    const fn needs_a_key(self) -> bool {
+        match self {
+            Self::Health | Self::HealthWatch | Self::Reflection => false,
+            Self::AnyKey | Self::Key(_) | Self::Stream(_) => true,
+        }
+    }
 }
 
 /// What each method requires. A method that is not here is refused.
-const METHODS: [(&str, Access); 14] = [
+const METHODS: [(&str, Access); 25] = [
     ("/grpc.health.v1.Health/Check", Access::Health),
     ("/grpc.health.v1.Health/Watch", Access::HealthWatch),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Reflection),
@@ -38,11 +52,22 @@ const METHODS: [(&str, Access); 14] = [
     ("/profiles.v1.ProfileService/ReplaceProfile", Access::Key(Scope::ProfilesWrite)),
     ("/profiles.v1.ProfileService/PatchProfile", Access::Key(Scope::ProfilesWrite)),
     ("/profiles.v1.ProfileService/UpdateProfile", Access::Key(Scope::ProfilesWrite)),
+    ("/profiles.v1.ProfileQueryService/BatchGetProfiles", Access::Key(Scope::ProfilesRead)),
+    ("/profiles.v1.ProfileQueryService/LookUpProfile", Access::Key(Scope::ProfilesRead)),
+    ("/profiles.v1.ProfileQueryService/ListProfiles", Access::Key(Scope::ProfilesList)),
+    ("/profiles.v1.ProfileQueryService/CountProfiles", Access::Key(Scope::ProfilesList)),
+    ("/profiles.v1.ProfileQueryService/WatchProfiles", Access::Stream(Scope::ProfilesList)),
+    ("/profiles.v1.ProfileIdentifierService/AddIdentifier", Access::Key(Scope::ProfilesWrite)),
+    ("/profiles.v1.ProfileIdentifierService/RemoveIdentifier", Access::Key(Scope::ProfilesWrite)),
+    ("/profiles.v1.KeyService/GetCurrentKey", Access::AnyKey),
     ("/profiles.v1.CaseService/ReportCaseStatus", Access::Key(Scope::CasesReport)),
     ("/profiles.v1.SupportService/CorrectProfile", Access::Key(Scope::Support)),
     ("/profiles.v1.SupportService/SetProfileRole", Access::Key(Scope::Support)),
     ("/profiles.v1.SupportService/FindProfile", Access::Key(Scope::Support)),
     ("/profiles.v1.SupportService/ListProfileChanges", Access::Key(Scope::Support)),
+    ("/profiles.v1.SupportService/ListProfileCases", Access::Key(Scope::Support)),
+    ("/profiles.v1.SupportService/EraseProfile", Access::Key(Scope::Privacy)),
+    ("/profiles.v1.SupportService/ExportProfile", Access::Stream(Scope::Privacy)),
 ];
 
 /// What the method at this path requires, if there is such a method.
@@ -52,7 +77,7 @@ pub fn access(path: &str) -> Option<Access> {
 
 /// The services that need a key, by their full names, in the order of the table.
 pub fn services() -> Vec<&'static str> {
-    let keyed = METHODS.iter().filter(|(_, access)| matches!(access, Access::Key(_)));
+    let keyed = METHODS.iter().filter(|(_, access)| access.needs_a_key());
     let mut services: Vec<_> = keyed.filter_map(|(method, _)| method.split('/').nth(1)).collect();
     services.dedup();
     services

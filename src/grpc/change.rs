@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     entity::{profile::Column, profile_case},
-    error::Result,
+    error::{Error, Result},
     profile::{
         change::{AuditNote, Change, Claim, Edit, Target},
         fields::Input,
@@ -30,7 +30,11 @@ const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
 pub fn create(request: pb::CreateProfileRequest, now: DateTime<Utc>, new_id: Uuid) -> Result<Change> {
     let mut draft = Draft::of(Rpc::CreateProfile, &request, now);
     let pb::CreateProfileRequest { profile, request_id, validate_only } = request;
-    draft.profile("profile", profile.unwrap_or_default(), &Mask::All);
+    let profile = profile.unwrap_or_default();
+    if !profile.identifiers.is_empty() {
+        return Err(Error::NotServed);
+    }
+    draft.profile("profile", profile, &Mask::All);
     draft.finish(Target::New(new_id), &request_id, validate_only)
 }
 

@@ -46,6 +46,7 @@ pub fn columns(message: pb::Profile, mask: &Mask) -> Vec<(Column, String)> {
         postal_code,
         role: _,
         locked_fields: _,
+        identifiers: _,
     } = message;
     let mut columns = Vec::new();
     let mut set = |column: Column, sent: Option<String>| {
@@ -169,6 +170,7 @@ impl From<Model> for pb::Profile {
             postal_code,
             role: role_out(role).into(),
             locked_fields: locked.then(locked_fields),
+            identifiers: Vec::new(),
         }
     }
 }
@@ -219,6 +221,7 @@ impl TryFrom<profile_change::Model> for pb::ProfileChange {
             case_id: case_id.unwrap_or_default(),
             lock_overridden,
             fields: fields.into_iter().map(pb::FieldChange::from).collect(),
+            actor: String::new(),
         })
     }
 }

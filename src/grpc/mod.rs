@@ -4,8 +4,11 @@ pub mod auth;
 mod case;
 mod change;
 mod convert;
+mod identifier;
+mod key;
 mod mask;
 mod profile;
+mod query;
 pub mod status;
 mod support;
 

@@ -40,7 +40,7 @@ const fn code(error: &Error) -> (Code, &'static str) {
     match error {
         Error::InvalidMessage => (Code::InvalidArgument, "INVALID_MESSAGE"),
         Error::MessageTooLarge(_) => (Code::OutOfRange, "MESSAGE_TOO_LARGE"),
-        Error::UnknownMethod => (Code::Unimplemented, UNIMPLEMENTED),
+        Error::UnknownMethod | Error::NotServed => (Code::Unimplemented, UNIMPLEMENTED),
         Error::InvalidFields(_) => (Code::InvalidArgument, "INVALID_FIELDS"),
         Error::InvalidUpdateMask { .. } => (Code::InvalidArgument, "INVALID_UPDATE_MASK"),
         Error::InvalidPageToken => (Code::InvalidArgument, "INVALID_PAGE_TOKEN"),

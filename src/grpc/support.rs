@@ -1,5 +1,6 @@
 //! SupportService.
 
+use futures_util::stream::Empty;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -49,7 +50,7 @@ impl SupportService for Api {
 
     async fn find_profile(&self, request: Request<pb::FindProfileRequest>) -> Result<Response<pb::Profile>, Status> {
         let author = auth::author(&request)?;
-        let contact = contact(request.into_inner())?;
+        let contact = contact(request.into_inner().by)?;
         let profile = read::profile_by(&self.store, author.organization_id, &contact).await?;
         telemetry::note_profile(profile.id);
         Ok(answer(profile))
@@ -66,6 +67,29 @@ impl SupportService for Api {
         let (changes, more) = page(rows, size)?;
         let next = changes.last().filter(|_| more).map(|change| page_token(id, change.revision));
         Ok(Response::new(pb::ListProfileChangesResponse { changes, next_page_token: next.unwrap_or_default() }))
+    }
+
+    async fn list_profile_cases(
+        &self,
+        _request: Request<pb::ListProfileCasesRequest>,
+    ) -> Result<Response<pb::ListProfileCasesResponse>, Status> {
+        Err(Error::NotServed.into())
+    }
+
+    async fn erase_profile(
+        &self,
+        _request: Request<pb::EraseProfileRequest>,
+    ) -> Result<Response<pb::EraseProfileResponse>, Status> {
+        Err(Error::NotServed.into())
+    }
+
+    type ExportProfileStream = Empty<Result<pb::ExportProfileResponse, Status>>;
+
+    async fn export_profile(
+        &self,
+        _request: Request<pb::ExportProfileRequest>,
+    ) -> Result<Response<Self::ExportProfileStream>, Status> {
+        Err(Error::NotServed.into())
     }
 }
 
@@ -84,13 +108,14 @@ fn page(rows: Vec<profile_change::Model>, size: u64) -> Result<(Vec<pb::ProfileC
 }
 
 /// What the caller tells, in its stored form.
-fn contact(request: pb::FindProfileRequest) -> Result<Contact> {
+fn contact(by: Option<By>) -> Result<Contact> {
     let mut input = Input::default();
-    let contact = match request.by {
+    let contact = match by {
         Some(By::Email(email)) => Contact::Email(input.required("email", &email, value::email)),
         Some(By::PhoneNumber(number)) => {
             Contact::PhoneNumber(input.required("phone_number", &number, value::phone_number))
         }
+        Some(By::Identifier(_)) => return Err(Error::NotServed),
         None => Contact::Email(input.judge("email", Err(Rule::EmailOrPhone))),
     };
     input.finish(contact)

@@ -7,7 +7,7 @@ use uuid::Uuid;
 pub use self::profiles::{Batches, Profiles};
 
 use crate::{
-    entity::{profile, profile_change},
+    entity::{api_key, organization, profile, profile_change},
     error::{Error, Result},
     store::{self, Store},
 };
@@ -30,6 +30,19 @@ pub async fn profile_by(store: &Store, organization: Uuid, contact: &Contact) ->
         Contact::PhoneNumber(number) => store::profile::find_by_phone(store, organization, number).await?,
     };
     found.ok_or(Error::ProfileNotFound(None))
+}
+
+/// A key and its organization.
+pub struct CurrentKey {
+    pub key: api_key::Model,
+    pub organization: organization::Model,
+}
+
+/// What is stored about the key of a call, which ends with the key.
+pub async fn current_key(store: &Store, lookup: &str) -> Result<CurrentKey> {
+    let key = store::key::look_up(store, lookup).await?.ok_or(Error::ApiKeyInvalid)?;
+    let organization = store::organization::look_up(store, key.organization_id).await?;
+    Ok(CurrentKey { key, organization: organization.ok_or(Error::ApiKeyInvalid)? })
 }
 
 /// At most `limit` changes of the organization's profile below a revision, the newest first.

@@ -54,11 +54,11 @@ impl Keys {
         Self { store, tasks, cache, look_ups: Semaphore::new(LOOK_UPS) }
     }
 
-    /// The row of the key that a peer presents, if it is known, current, and has the scope.
+    /// The row of the key that a peer presents, if it is known, current, and has the scope, where one is required.
     pub async fn authenticate(
         &self,
         presented: &KeyText,
-        scope: Scope,
+        scope: Option<Scope>,
         peer: &Peer,
         now: DateTime<Utc>,
     ) -> Result<api_key::Model> {
@@ -82,7 +82,10 @@ impl Keys {
         }
         peer.known.store(true, Ordering::Relaxed);
         self.note_use(&remembered, now);
-        if remembered.scopes.contains(&scope) { Ok(row.clone()) } else { Err(Error::ScopeMissing(scope)) }
+        match scope.filter(|scope| !remembered.scopes.contains(scope)) {
+            None => Ok(row.clone()),
+            Some(scope) => Err(Error::ScopeMissing(scope)),
+        }
     }
 
     async fn look_up(&self, lookup: &str, peer: &Peer) -> Result<Arc<Remembered>> {

@@ -143,7 +143,11 @@ impl Admission {
                 let permit = keyless_stream(peer)?;
                 Ok((next.run(request.map(|body| self.until_stop(body))).await, Some(permit)))
             }
-            Some(Access::Key(scope)) => {
+            Some(access @ (Access::AnyKey | Access::Key(_) | Access::Stream(_))) => {
+                let scope = match access {
+                    Access::Key(scope) | Access::Stream(scope) => Some(scope),
+                    _ => None,
+                };
                 let (head, body) = request.into_parts();
                 // At once, so that nothing is left where it is not counted; a key that is refused is told first.
                 let message = message::read(body, LARGEST_MESSAGE, &self.backlog, peer).map(Ok);
@@ -158,7 +162,7 @@ impl Admission {
     }
 
     /// Who makes a call with this key.
-    async fn authenticate(&self, headers: &HeaderMap, scope: Scope, peer: &Peer) -> Result<Author> {
+    async fn authenticate(&self, headers: &HeaderMap, scope: Option<Scope>, peer: &Peer) -> Result<Author> {
         let presented = auth::presented(headers)?;
         let key = self.keys.authenticate(&presented, scope, peer, clock::now()).await?;
         Ok(Author { organization_id: key.organization_id, key_id: key.id, key_name: key.name })

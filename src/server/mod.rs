@@ -32,6 +32,9 @@ use crate::{
         pb::{
             self,
             case_service_server::CaseServiceServer,
+            key_service_server::KeyServiceServer,
+            profile_identifier_service_server::ProfileIdentifierServiceServer,
+            profile_query_service_server::ProfileQueryServiceServer,
             profile_service_server::{ProfileService, ProfileServiceServer},
             support_service_server::SupportServiceServer,
         },
@@ -154,7 +157,14 @@ impl Server {
             )
             .add_service(profile_service.max_decoding_message_size(LARGEST_MESSAGE))
             .add_service(CaseServiceServer::from_arc(Arc::clone(&api)).max_decoding_message_size(LARGEST_MESSAGE))
-            .add_service(SupportServiceServer::from_arc(api).max_decoding_message_size(LARGEST_MESSAGE))
+            .add_service(SupportServiceServer::from_arc(Arc::clone(&api)).max_decoding_message_size(LARGEST_MESSAGE))
+            .add_service(
+                ProfileQueryServiceServer::from_arc(Arc::clone(&api)).max_decoding_message_size(LARGEST_MESSAGE),
+            )
+            .add_service(
+                ProfileIdentifierServiceServer::from_arc(Arc::clone(&api)).max_decoding_message_size(LARGEST_MESSAGE),
+            )
+            .add_service(KeyServiceServer::from_arc(api).max_decoding_message_size(LARGEST_MESSAGE))
             .into_axum_router()
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(Arc::new(admission), layers::call));

@@ -2,8 +2,11 @@
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, IntoActiveModel as _, QueryFilter as _, QueryOrder as _,
-    QuerySelect as _, TryInsertResult,
+    QuerySelect as _, QueryTrait as _, TryInsertResult,
 };
+use uuid::Uuid;
+
+use super::Store;
 
 use crate::{
     entity::organization::{Column, Entity, Model},
@@ -22,6 +25,11 @@ pub async fn create(db: &impl ConnectionTrait, organization: Model) -> Result<bo
 /// The organization with this name.
 pub async fn find(db: &impl ConnectionTrait, name: &str) -> Result<Option<Model>> {
     Ok(Entity::find().filter(Column::Name.eq(name)).one(db).await?)
+}
+
+/// The organization with this id, for a call: in time, and from whichever connection is free.
+pub async fn look_up(store: &Store, id: Uuid) -> Result<Option<Model>> {
+    Ok(store.all(Entity::find_by_id(id).build(store.backend())).await?.pop())
 }
 
 /// The organization with this name, which nobody else locks until the transaction ends: its keys are made one at a time.

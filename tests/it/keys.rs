@@ -9,18 +9,17 @@ use serde_json::{Value as Json, json};
 use tonic::{Code, transport::Channel};
 
 use crate::{
-    harness::{Client, Failure, Service, client},
-    walk::rpcs,
+    harness::{Client, Failure, SCOPES, Service, client},
+    walk::{NOT_SERVED, rpcs},
 };
 
 const GET: &str = "ProfileService/GetProfile";
-const SCOPES: [&str; 4] = ["profiles.read", "profiles.write", "cases.report", "support"];
 
 #[tokio::test]
 async fn no_rpc_answers_without_a_key() {
     let service = Service::start();
     let nobody = Client::with_metadata(service.channel().await, vec![]);
-    assert_eq!(rpcs().len(), 10);
+    assert_eq!(rpcs().len(), 21);
     for rpc in rpcs() {
         let refused = Failure::from(nobody.raw(&rpc, vec![vec![]]).await.expect_err(&rpc));
         assert_eq!((refused.code, refused.reason.as_str()), (Code::Unauthenticated, "API_KEY_MISSING"), "{rpc}");
@@ -32,17 +31,16 @@ async fn each_rpc_takes_exactly_the_keys_with_its_scope() {
     let (service, _north) = client().await;
     let mut table = String::new();
     for rpc in rpcs() {
-        let mut row = format!("{rpc:<34}");
+        let mut row = format!("{rpc:<41}");
         for scope in SCOPES {
             let caller = service.client(&service.key("north", &[scope])).await;
-            let refused = Failure::from(caller.raw(&rpc, vec![vec![]]).await.expect_err("an empty request"));
-            let verdict = match refused.reason.as_str() {
-                "SCOPE_MISSING" => {
+            let verdict = match caller.raw(&rpc, vec![vec![]]).await.map_err(Failure::from) {
+                Err(refused) if refused.reason == "SCOPE_MISSING" => {
                     assert_eq!(refused.code, Code::PermissionDenied);
                     assert!(refused.message.contains(&refused.metadata["scope"]));
                     "-"
                 }
-                _ => "yes",
+                Ok(_) | Err(_) => "yes",
             };
             write!(row, " {verdict:<14}").expect("text");
         }
@@ -50,17 +48,58 @@ async fn each_rpc_takes_exactly_the_keys_with_its_scope() {
         table.push('\n');
     }
     insta::assert_snapshot!(table, @r"
-    ProfileService/CreateProfile       -              yes            -              -
-    ProfileService/GetProfile          yes            -              -              -
-    ProfileService/ReplaceProfile      -              yes            -              -
-    ProfileService/PatchProfile        -              yes            -              -
-    ProfileService/UpdateProfile       -              yes            -              -
-    CaseService/ReportCaseStatus       -              -              yes            -
-    SupportService/CorrectProfile      -              -              -              yes
-    SupportService/SetProfileRole      -              -              -              yes
-    SupportService/FindProfile         -              -              -              yes
-    SupportService/ListProfileChanges  -              -              -              yes
+    ProfileService/CreateProfile              -              yes            -              -              -              -
+    ProfileService/GetProfile                 yes            -              -              -              -              -
+    ProfileService/ReplaceProfile             -              yes            -              -              -              -
+    ProfileService/PatchProfile               -              yes            -              -              -              -
+    ProfileService/UpdateProfile              -              yes            -              -              -              -
+    ProfileQueryService/BatchGetProfiles      yes            -              -              -              -              -
+    ProfileQueryService/LookUpProfile         yes            -              -              -              -              -
+    ProfileQueryService/ListProfiles          -              -              -              -              yes            -
+    ProfileQueryService/CountProfiles         -              -              -              -              yes            -
+    ProfileQueryService/WatchProfiles         -              -              -              -              yes            -
+    ProfileIdentifierService/AddIdentifier    -              yes            -              -              -              -
+    ProfileIdentifierService/RemoveIdentifier -              yes            -              -              -              -
+    KeyService/GetCurrentKey                  yes            yes            yes            yes            yes            yes
+    CaseService/ReportCaseStatus              -              -              yes            -              -              -
+    SupportService/CorrectProfile             -              -              -              yes            -              -
+    SupportService/SetProfileRole             -              -              -              yes            -              -
+    SupportService/FindProfile                -              -              -              yes            -              -
+    SupportService/ListProfileChanges         -              -              -              yes            -              -
+    SupportService/ListProfileCases           -              -              -              yes            -              -
+    SupportService/EraseProfile               -              -              -              -              -              yes
+    SupportService/ExportProfile              -              -              -              -              -              yes
     ");
+}
+
+#[tokio::test]
+async fn what_is_not_served_yet_says_so() {
+    let (_service, north) = client().await;
+    let identifier = json!({ "system": "mrn", "value": "7" });
+    let person = json!({ "firstName": "Ada", "lastName": "King", "identifiers": [identifier] });
+    for (rpc, request) in NOT_SERVED.map(|rpc| (rpc, json!({}))).into_iter().chain([
+        ("ProfileService/CreateProfile", json!({ "profile": person })),
+        ("SupportService/FindProfile", json!({ "identifier": identifier })),
+        ("ProfileQueryService/LookUpProfile", json!({ "identifier": identifier })),
+    ]) {
+        let refused = north.call(rpc, request).await.expect_err(rpc);
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::Unimplemented, "UNIMPLEMENTED"), "{rpc}");
+    }
+}
+
+#[tokio::test]
+async fn any_key_tells_whose_it_is_and_what_it_allows() {
+    let (service, _north) = client().await;
+    let key = service.key("north", &["cases.report", "profiles.read"]);
+    let current = service.client(&key).await.call("KeyService/GetCurrentKey", json!({})).await.expect("a key");
+    assert_eq!(current["organizationName"], json!("north"));
+    assert_eq!(current["keyId"], json!(lookup(&key)));
+    assert!(current["keyName"].as_str().is_some_and(|name| name.starts_with("test-")));
+    assert_eq!(current["scopes"], json!(["cases.report", "profiles.read"]));
+    assert_eq!(current.get("expireTime"), None);
+    let ends = ["key", "create", "--organization", "north", "--name", "short", "--scope", "support", "--expires", "1d"];
+    let current = service.client(&service.run(ends)).await.call("KeyService/GetCurrentKey", json!({})).await;
+    assert!(current.expect("a key")["expireTime"].is_string());
 }
 
 #[tokio::test]
@@ -229,9 +268,10 @@ async fn health_and_reflection_need_no_key() {
     let service = Service::start();
     let channel: Channel = service.channel().await;
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
-    for name in ["", "profiles.v1.ProfileService", "profiles.v1.CaseService", "profiles.v1.SupportService"] {
-        let request = tonic_health::pb::HealthCheckRequest { service: name.to_owned() };
-        health.check(request).await.expect(name);
+    for name in ["", "ProfileService", "ProfileQueryService", "CaseService", "SupportService", "KeyService"] {
+        let name = if name.is_empty() { String::new() } else { format!("profiles.v1.{name}") };
+        let request = tonic_health::pb::HealthCheckRequest { service: name.clone() };
+        health.check(request).await.expect(&name);
     }
 }
 

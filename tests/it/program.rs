@@ -34,7 +34,7 @@ fn what_goes_wrong_at_the_start_is_one_sentence_and_an_exit_code() {
         (
             vec!["key", "create", "--organization", "x", "--name", "x", "--scope", "everything"],
             2,
-            "[possible values: profiles.read, profiles.write, cases.report, support]",
+            "[possible values: profiles.read, profiles.write, cases.report, support, profiles.list, privacy]",
         ),
     ] {
         let (output, directory) = in_an_empty_directory(program([]).args(&arguments));

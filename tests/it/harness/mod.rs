@@ -15,7 +15,7 @@ pub use self::{
     client::{Client, DESCRIPTORS, Failure, Outcome, POOL, message},
     database::Database,
     proxy::{Proxy, Way},
-    service::{Service, program},
+    service::{SCOPES, Service, program},
 };
 
 /// An organization with a key for everything, on a service of its own.

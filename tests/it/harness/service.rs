@@ -19,6 +19,10 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{Client, Database};
 
+/// Every scope, in the order of the documentation.
+pub const SCOPES: [&str; 6] =
+    ["profiles.read", "profiles.write", "cases.report", "support", "profiles.list", "privacy"];
+
 /// How many keys have been made: each has a name of its own.
 static KEYS: AtomicUsize = AtomicUsize::new(0);
 
@@ -116,7 +120,7 @@ impl Service {
     /// A new organization, and a client with a key of it for everything.
     pub async fn organization(&self, name: &str) -> Client {
         self.run(["organization", "create", name]);
-        self.client(&self.key(name, &["profiles.read", "profiles.write", "cases.report", "support"])).await
+        self.client(&self.key(name, &SCOPES)).await
     }
 
     /// A new key of the organization, with a name of its own.
