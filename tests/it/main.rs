@@ -38,3 +38,4 @@ mod unread;
 mod update;
 mod upgrade;
 mod walk;
+mod watch;
