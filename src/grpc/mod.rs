@@ -5,6 +5,7 @@ mod case;
 mod change;
 mod convert;
 mod identifier;
+pub mod json;
 mod key;
 mod mask;
 mod profile;

@@ -307,6 +307,7 @@ mod tests {
     TIME_AHEAD must not be more than 5 minutes ahead of the server's clock
     REQUIRED is required, or phone_number
     NEGATIVE must not be negative
+    NOT_WITH_TOKEN must not be set beside a resume token
     OUTPUT_ONLY is output only
     ");
     }

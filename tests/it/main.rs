@@ -39,3 +39,4 @@ mod update;
 mod upgrade;
 mod walk;
 mod watch;
+mod watch_command;
