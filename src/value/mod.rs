@@ -3,6 +3,7 @@
 mod country;
 mod date;
 mod email;
+mod fold;
 mod key;
 mod phone;
 mod text;
@@ -11,6 +12,7 @@ pub use self::{
     country::{country, state},
     date::date_of_birth,
     email::email,
+    fold::{fold, sort_name},
     key::KeyText,
     phone::phone_number,
     text::{clean, etag, identifier, line, lines, name, postal_code},
