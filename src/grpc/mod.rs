@@ -7,6 +7,7 @@ mod convert;
 mod identifier;
 mod key;
 mod mask;
+mod page;
 mod profile;
 mod query;
 pub mod status;
@@ -15,7 +16,7 @@ mod support;
 use chrono::{DateTime, Utc};
 use tonic::{Request, Response, metadata::MetadataValue};
 
-use self::status::Unrepeatable;
+use self::{page::Tokens, status::Unrepeatable};
 use crate::{
     clock,
     entity::profile::Model,
@@ -55,11 +56,12 @@ pub struct Api {
     store: Store,
     profiles: Profiles,
     writer: Writer,
+    tokens: Tokens,
 }
 
 impl Api {
-    pub const fn new(store: Store, profiles: Profiles, writer: Writer) -> Self {
-        Self { store, profiles, writer }
+    pub fn new(store: Store, profiles: Profiles, writer: Writer) -> Self {
+        Self { store, profiles, writer, tokens: Tokens::default() }
     }
 
     /// The way of every write: who, what, and the one function that does it.

@@ -20,13 +20,11 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let db = manager.get_connection();
         let postgres = db.get_database_backend() == DbBackend::Postgres;
-        // SQLite compares bytes by itself, and takes no column without a value.
-        let kind = if postgres { "TEXT COLLATE \"C\"" } else { "TEXT NOT NULL DEFAULT ''" };
-        db.execute_unprepared(&format!("ALTER TABLE profile ADD COLUMN sort_name {kind}")).await?;
+        let bytewise = if postgres { "COLLATE \"C\"" } else { "" }; // as SQLite does by itself
+        // The default is for a program of before, which does not know the column.
+        let column = format!("ALTER TABLE profile ADD COLUMN sort_name TEXT {bytewise} NOT NULL DEFAULT ''");
+        db.execute_unprepared(&column).await?;
         fill(db).await?;
-        if postgres {
-            db.execute_unprepared("ALTER TABLE profile ALTER COLUMN sort_name SET NOT NULL").await?;
-        }
         for columns in ["sort_name", "dob, sort_name"] {
             let name = columns.replace(", ", "_");
             let index = format!("CREATE INDEX profile_{name} ON profile (organization_id, {columns}, id)");

@@ -7,11 +7,13 @@ mod connection;
 pub mod failure;
 pub mod history;
 pub mod key;
+pub mod name;
 pub mod organization;
 pub mod profile;
 pub mod request;
 mod rows;
 pub mod save;
+pub mod secret;
 
 use std::{
     fs, io,

@@ -19,6 +19,11 @@ impl Sql {
         Self { backend, text: String::with_capacity(4096), values: Vec::new() }
     }
 
+    /// What the database speaks.
+    pub const fn backend(&self) -> DbBackend {
+        self.backend
+    }
+
     /// Adds this text.
     pub fn push(&mut self, text: &str) -> &mut Self {
         self.text.push_str(text);
@@ -135,7 +140,7 @@ impl Sql {
 }
 
 /// The values, the last one repeated up to a power of two: so there are few texts, each of which is compiled once.
-fn padded<T>(values: &[T]) -> impl Iterator<Item = &T> {
+pub fn padded<T>(values: &[T]) -> impl Iterator<Item = &T> {
     let missing = values.len().next_power_of_two() - values.len();
     values.iter().chain(values.last().into_iter().cycle().take(missing))
 }

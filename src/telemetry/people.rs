@@ -83,6 +83,7 @@ fn line(now: DateTime<Utc>, level: Level, Fields(mut fields): Fields) -> String 
     if level != Level::INFO {
         words.push(level.to_string());
     }
+    fields.remove("profile_ids"); // they would fill the terminal
     let message = fields.remove("message").unwrap_or_default();
     if let Some(outcome) = fields.remove("code") {
         let method = fields.remove("method").unwrap_or_default();

@@ -27,6 +27,8 @@ pub enum Rule {
     Required,
     #[error("must be at most {0} characters")]
     Length(usize),
+    #[error("must not be more than {0}")]
+    TooMany(usize),
     #[error("must not have more variation selectors than characters")]
     Selectors,
     #[error("must not contain control characters")]
