@@ -73,7 +73,7 @@ impl ProfileQueryService for Api {
         let (profiles, more) = page::fill(rows.into_iter().map(|row| Ok(pb::Profile::from(row))), size)?;
         telemetry::note_profiles(profiles.iter().map(|profile| &profile.id));
         let next_page_token = match profiles.last().filter(|_| more) {
-            Some(last) => self.tokens.seal(&self.store, &list, &position_out(last)).await?,
+            Some(profile) => self.tokens.seal(&self.store, &list, &position_out(profile)).await?,
             None => String::new(),
         };
         Ok(Response::new(pb::ListProfilesResponse { profiles, next_page_token }))

@@ -154,6 +154,12 @@ mod tests {
     }
 
     #[test]
+    fn the_line_of_a_list_has_how_many_profiles_were_sent_and_not_which() {
+        let list = [("code", "Ok"), ("method", "/x/ListProfiles"), ("profile_ids", "1 2"), ("profiles", "2")];
+        assert_eq!(shown_line(Level::INFO, &list), "10:00:00.123Z Ok ListProfiles profiles=2\n");
+    }
+
+    #[test]
     fn any_other_line_has_its_message_first_and_is_one_line() {
         let warning = [("message", "it failed"), ("cause", "this\nand \u{1b}[31mthat")];
         assert_eq!(shown_line(Level::WARN, &warning), "10:00:00.123Z WARN it failed cause=this and  [31mthat\n");

@@ -191,15 +191,11 @@ async fn pages_show_each_profile_once_whatever_happens_to_those_that_were_shown(
         let profile = &list["profiles"][0];
         shown.push(text(&profile["city"]).to_owned());
         // The last one that was shown goes elsewhere, or goes.
-        match page % 3 {
-            0 => drop(north.patch(profile, json!({ "lastName": "Aaron" })).await.expect("renamed")),
-            1 => {
-                service
-                    .database
-                    .execute(&format!("DELETE FROM profile WHERE city = '{}'", text(&profile["city"])))
-                    .await
-            }
-            _ => {}
+        if page % 3 == 0 {
+            north.patch(profile, json!({ "lastName": "Aaron" })).await.expect("renamed");
+        } else if page % 3 == 1 {
+            let city = text(&profile["city"]);
+            service.database.execute(&format!("DELETE FROM profile WHERE city = '{city}'")).await;
         }
         match list["nextPageToken"].as_str() {
             Some(next) => next.clone_into(&mut token),
