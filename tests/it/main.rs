@@ -25,6 +25,7 @@ mod overload;
 mod patch;
 mod policy;
 mod program;
+mod query;
 mod race;
 mod reads;
 mod repeat;
