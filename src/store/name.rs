@@ -23,7 +23,6 @@ const LEAST: &str = " ";
 const GREATEST: char = '\u{10ffff}';
 
 /// Whom a list has.
-#[derive(Clone, PartialEq, Eq)]
 pub struct Filter {
     /// The beginning of the folded name; with a date of birth words, each the beginning of a word of it.
     pub name: String,
