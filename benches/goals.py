@@ -76,7 +76,8 @@ def asked_of_sizes(sized: Results) -> Goal:
 
 def cost(results: Results) -> Results:
     """The processor's time that a call takes in the service and in PostgreSQL."""
-    return {name: [{"us": run.get("service_us", 0) + run["postgres_us"]} for run in runs] for name, runs in results.items()}
+    return {name: [{"us": run.get("service_us", 0) + run["postgres_us"]} for run in runs]
+            for name, runs in results.items()}
 
 
 def growth_table(results: Results) -> list[str]:

@@ -50,7 +50,8 @@ def fill(postgres: Postgres, program: Path, name: str, people: int, directory: P
                            organization=f"('{PREFIX}' || ({FIRST_ORGANIZATION} + n % {ORGANIZATIONS}))::uuid",
                            date="::date", now="now()")
     postgres.sql(name, f"""
-        INSERT INTO profile ({columns(lists)}) SELECT {named(person, lists)} FROM generate_series(0::bigint, {people - 1}) n;
+        INSERT INTO profile ({columns(lists)})
+            SELECT {named(person, lists)} FROM generate_series(0::bigint, {people - 1}) n;
         VACUUM ANALYZE;
         CHECKPOINT;
     """)
@@ -71,9 +72,10 @@ def fill_sqlite(program: Path, name: str, people: int, directory: Path) -> Datab
         numbers = "WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers LIMIT {})"
         database.execute(f"INSERT INTO organization (id, name, created_at) {numbers.format(ORGANIZATIONS)}"
                          f" SELECT organization_id(n), 'organization ' || n, {now} FROM numbers")
-        lists = database.execute(f"SELECT 1 FROM pragma_table_info('profile') WHERE name = '{SORT_NAME}'").fetchone() is not None
-        database.execute(f"INSERT INTO profile ({columns(lists)}) {numbers.format(people)} SELECT {named(person, lists)}"
-                         " FROM numbers")
+        found = database.execute(f"SELECT 1 FROM pragma_table_info('profile') WHERE name = '{SORT_NAME}'")
+        lists = found.fetchone() is not None
+        database.execute(f"INSERT INTO profile ({columns(lists)}) {numbers.format(people)}"
+                         f" SELECT {named(person, lists)} FROM numbers")
         database.execute("ANALYZE")
         database.commit()
     return Database(url, people, ids(people, directory), keys(program, url, directory / f"{name}.db.keys", lists))

@@ -34,7 +34,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// The name as it is compared, which is stored beside the row and is no part of it: nobody sets, reads or records it.
+    /// The name as it is compared. It is stored beside the row and is no part of it: nobody sets, reads or records it.
     pub fn sort_name(&self) -> String {
         value::sort_name(&self.last_name, &self.first_name)
     }

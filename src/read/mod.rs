@@ -21,7 +21,7 @@ pub async fn profile(profiles: &Profiles, organization: Uuid, id: Uuid) -> Resul
     profiles.find(organization, id).await?.ok_or(Error::ProfileNotFound(Some(id)))
 }
 
-/// The organization's profiles with these ids and the ids of which it has none, both in the order of the ids, each once.
+/// The organization's profiles with these ids, and the ids of which it has none: in the order of the ids, each once.
 pub async fn profiles(store: &Store, organization: Uuid, ids: &[Uuid]) -> Result<(Vec<profile::Model>, Vec<Uuid>)> {
     let found = store::profile::find_all(store, organization, ids).await?;
     let mut rows: HashMap<_, _> = found.into_iter().map(|profile| (profile.id, Some(profile))).collect();

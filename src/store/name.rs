@@ -1,5 +1,5 @@
-//! Profiles by name. Each query is a range of one index, in its order: none sorts, and none reads what it does not answer,
-//! but for a name's words among people of one date of birth.
+//! Profiles by name. Each query is a range of one index, in its order: none sorts, and none reads what it does not
+//! answer, but for a name's words among people of one date of birth.
 
 use chrono::NaiveDate;
 use sea_orm::{DbBackend, FromQueryResult, Statement};
@@ -15,15 +15,14 @@ use crate::{entity::profile::Model, error::Result};
 /// How many rows a query asks for: few numbers, since they are part of its text, so that PostgreSQL plans for them.
 const LIMITS: [u64; 5] = [11, 26, 51, 101, 201];
 
-/// Not greater than any name: what is less is no name, but what the rows of before had until they got one, and PostgreSQL's
-/// index may still have.
+/// Not greater than any name: what is less is no name, but what the rows of before had until they got one, and what
+/// PostgreSQL's index may still have.
 const LEAST: &str = " ";
 
 /// Greater than every character of a name: no text may hold it.
 const GREATEST: char = '\u{10ffff}';
 
 /// Whom a list has.
-#[derive(Clone, PartialEq, Eq)]
 pub struct Filter {
     /// The beginning of the folded name; with a date of birth words, each the beginning of a word of it.
     pub name: String,
@@ -107,15 +106,16 @@ mod tests {
     const BIG: Uuid = Uuid::from_u128(1);
 
     /// 20,000 people of 5,000 names and 20 dates of birth, three quarters of them in one organization.
-    const PEOPLE: &str = "INSERT INTO profile (id, organization_id, revision, locked, role, first_name, last_name, dob, \
-                          sort_name, created_at, updated_at) SELECT ";
+    const PEOPLE: &str = "INSERT INTO profile (id, organization_id, revision, locked, role, first_name, last_name, \
+                          dob, sort_name, created_at, updated_at) SELECT ";
 
     #[tokio::test]
     async fn sqlite_answers_every_page_from_a_range_of_an_index() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = open(&format!("sqlite://{}/profiles.db?mode=rwc", directory.path().display())).await;
         let people = format!(
-            "{PEOPLE} randomblob(16), CASE WHEN n % 4 > 0 THEN x'{}' ELSE randomblob(16) END, 1, false, 'USER', 'Ada', 'B', \
+            "{PEOPLE} randomblob(16), CASE WHEN n % 4 > 0 THEN x'{}' ELSE randomblob(16) END, 1, false, 'USER', \
+             'Ada', 'B', \
              date('1985-01-01', (n % 20) || ' days'), printf('name %04d', n % 5000), '', '' FROM (WITH RECURSIVE \
              s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 20000) SELECT n FROM s)",
             BIG.simple()

@@ -100,7 +100,7 @@ pub async fn owners(
 }
 
 /// The beginning of a query for whole profiles.
-pub fn select(backend: DbBackend) -> Sql {
+pub(super) fn select(backend: DbBackend) -> Sql {
     let mut sql = Sql::new(backend);
     sql.push("SELECT ").columns::<Entity>("").push(" FROM profile WHERE ");
     sql

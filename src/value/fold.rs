@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(sort_name(&"\u{fdfa}".repeat(100), "Ada").len(), 400);
     }
 
-    /// What is stored was folded by exactly this: another sum means that the rows of every database have to be folded anew.
+    /// What is stored was folded by exactly this: another sum means that all rows have to be folded anew.
     #[test]
     fn the_fold_of_every_scalar_value_is_pinned() {
         let mut sum = Sha256::new();
@@ -102,13 +102,14 @@ mod tests {
             sum.update(once);
             sum.update([0xff]);
         }
-        insta::assert_snapshot!(hex::encode(sum.finalize()), @"65b9b302dcb743b2cb94196a23d115fc3d38a3696ac910f542e214c307fb0745");
+        let sum = hex::encode(sum.finalize());
+        insta::assert_snapshot!(sum, @"65b9b302dcb743b2cb94196a23d115fc3d38a3696ac910f542e214c307fb0745");
     }
 
     proptest! {
         #[test]
         fn folding_twice_is_folding_once(
-            text in r"[ aA\x{301}\x{345}\x{941}\x{93e}\x{94d}\x{1b44}\x{302e}\x{20dd}\x{130}\x{1e9e}\x{ac01}]{0,12}|\PC*",
+            text in r"[ aA\x{301}\x{345}\x{941}\x{93e}\x{94d}\x{1b44}\x{302e}\x{130}\x{1e9e}\x{ac01}]{0,12}|\PC*",
         ) {
             let once = fold(&text);
             prop_assert_eq!(fold(&once), once);
@@ -116,7 +117,8 @@ mod tests {
 
         #[test]
         fn the_beginning_of_a_name_is_the_beginning_of_its_fold(
-            beginning in "[a-zA-Z\u{c0}-\u{17f}\u{386}-\u{3ce}\u{ac00}-\u{ac40} -]{0,20}", rest in "[\u{ac00}-\u{ac40}a-z]{0,9}",
+            beginning in "[a-zA-Z\u{c0}-\u{17f}\u{386}-\u{3ce}\u{ac00}-\u{ac40} -]{0,20}",
+            rest in "[\u{ac00}-\u{ac40}a-z]{0,9}",
         ) {
             let name = format!("{beginning}{rest}");
             prop_assert!(fold(&name).starts_with(&fold(&beginning)));
