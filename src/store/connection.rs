@@ -17,7 +17,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::failure::{failure, spoils_the_session};
+use super::{
+    ACQUIRE_TIMEOUT,
+    failure::{failure, spoils_the_session},
+};
 use crate::error::{Error, Result};
 
 /// How long a rollback may take, before the connection is closed instead.
@@ -105,6 +108,27 @@ impl PinnedConnection {
     pub async fn begin(&mut self) -> Result<(), DbErr> {
         self.in_transaction = true;
         self.control("BEGIN", "BEGIN IMMEDIATE").await.inspect_err(|_| self.in_transaction = false)
+    }
+
+    /// Begins a transaction, unless somebody else has SQLite's one writer: whether it has begun. Who waits for the writer
+    /// keeps this connection from others, who would be told that the database is away.
+    pub async fn try_begin(&mut self) -> Result<bool, Error> {
+        self.wait_for_the_writer(Duration::ZERO).await?;
+        let begun = match self.begin().await.map_err(Error::from) {
+            Err(Error::TransactionConflict { .. }) => false,
+            begun => begun.map(|()| true)?,
+        };
+        self.wait_for_the_writer(ACQUIRE_TIMEOUT).await?;
+        Ok(begun)
+    }
+
+    /// How long SQLite waits for its writer.
+    async fn wait_for_the_writer(&mut self, timeout: Duration) -> Result<(), Error> {
+        if self.backend() == DbBackend::Sqlite {
+            let wait = format!("PRAGMA busy_timeout = {}", timeout.as_millis());
+            self.fetch(Statement::from_string(DbBackend::Sqlite, wait)).await?;
+        }
+        Ok(())
     }
 
     /// Commits. Where it fails, the transaction has to be rolled back.

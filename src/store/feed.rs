@@ -137,7 +137,7 @@ pub async fn is_pending(store: &Store) -> Result<bool> {
 
 /// What a step of the sequencer did.
 pub enum Step {
-    /// Another sequencer is at work.
+    /// Another sequencer is at work, or SQLite's writer is.
     Busy,
     /// It has moved this many changes, and these are the heads now.
     Moved(usize, Vec<Head>),
@@ -146,7 +146,9 @@ pub enum Step {
 /// Gives changes that wait for them their positions, in one transaction.
 pub async fn sequence(store: &Store) -> Result<Step> {
     let mut connection = store.write_connection().await?;
-    connection.begin().await?;
+    if !connection.try_begin().await? {
+        return Ok(Step::Busy);
+    }
     let moved = move_pending(&mut connection).await;
     match &moved {
         Ok(Step::Moved(1.., _)) => {
