@@ -65,6 +65,11 @@ pub enum Error {
     TransactionConflict { cause: String, retryable: bool },
     #[error("The service has too much to do at once. Try again later.")]
     Overloaded,
+    #[error(
+        "The service has ended the stream: it drains, the connection has reached its age, or its messages are not read. \
+         Begin another one, from the last token."
+    )]
+    StreamEnded,
     #[error("The deadline is over. A write may have been made: repeat it with the same request id.")]
     DeadlineExceeded,
     #[error("The database cannot be reached. Try again later.")]

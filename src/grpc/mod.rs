@@ -10,6 +10,7 @@ mod mask;
 mod profile;
 mod query;
 pub mod status;
+pub mod stream;
 mod support;
 
 use chrono::{DateTime, Utc};

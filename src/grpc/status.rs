@@ -59,6 +59,7 @@ const fn code(error: &Error) -> (Code, &'static str) {
         Error::EtagMismatch => (Code::Aborted, "ETAG_MISMATCH"),
         Error::TransactionConflict { .. } => (Code::Aborted, "TRANSACTION_CONFLICT"),
         Error::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
+        Error::StreamEnded => (Code::Unavailable, "STREAM_ENDED"),
         Error::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
         Error::DatabaseUnavailable(_) => (Code::Unavailable, "DATABASE_UNAVAILABLE"),
         Error::OutcomeUnknown(_) => (Code::Unavailable, "OUTCOME_UNKNOWN"),
@@ -238,6 +239,7 @@ mod tests {
             Error::EtagMismatch,
             Error::TransactionConflict { cause: cause(), retryable: true },
             Error::Overloaded,
+            Error::StreamEnded,
             Error::DeadlineExceeded,
             Error::DatabaseUnavailable(cause()),
             Error::OutcomeUnknown(cause()),
@@ -266,6 +268,7 @@ mod tests {
     Aborted ETAG_MISMATCH [never again] The etag is not the profile's current one. Read the profile again.
     Aborted TRANSACTION_CONFLICT [RetryInfo pushback] Other writes were in the way. Try again.
     ResourceExhausted OVERLOADED [RetryInfo pushback] The service has too much to do at once. Try again later.
+    Unavailable STREAM_ENDED [] The service has ended the stream: it drains, the connection has reached its age, or its messages are not read. Begin another one, from the last token.
     DeadlineExceeded DEADLINE_EXCEEDED [] The deadline is over. A write may have been made: repeat it with the same request id.
     Unavailable DATABASE_UNAVAILABLE [RetryInfo pushback] The database cannot be reached. Try again later.
     Unavailable OUTCOME_UNKNOWN [] The write may have been made or not. Repeat it with the same request id.
