@@ -3,6 +3,7 @@
 pub mod auth;
 mod case;
 mod change;
+mod codec;
 mod convert;
 mod identifier;
 mod key;

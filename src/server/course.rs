@@ -113,6 +113,14 @@ struct State {
     since: Instant,
 }
 
+impl State {
+    /// When its peer has taken nothing for too long, unless it takes something before.
+    fn due(&self) -> Option<Instant> {
+        let patience = if self.taken { SLOW } else { DEAF };
+        (self.unread > 0).then(|| self.since + patience)
+    }
+}
+
 impl Default for Progress {
     fn default() -> Self {
         Self(Mutex::new(State { unread: 0, taken: false, begun: false, since: Instant::now() }))
@@ -141,15 +149,12 @@ impl Progress {
     /// Waits until nothing has been taken for too long.
     async fn stuck(&self) {
         loop {
-            let due = {
-                let state = self.state();
-                let patience = if state.taken { SLOW } else { DEAF };
-                if state.unread == 0 { Instant::now() + DEAF } else { state.since + patience }
-            };
-            if due <= Instant::now() {
+            let due = self.state().due();
+            if due.is_some_and(|due| due <= Instant::now()) {
                 return;
             }
-            sleep_until(due).await;
+            // What comes meanwhile is due no earlier.
+            sleep_until(due.unwrap_or_else(|| Instant::now() + DEAF)).await;
         }
     }
 
@@ -164,5 +169,112 @@ impl Progress {
     /// What it holds is whole between two changes: none of them can panic.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::{FutureExt as _, future::BoxFuture};
+    use tokio::sync::Semaphore;
+    use tokio_util::sync::CancellationToken;
+    use tonic::Code;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(20);
+
+    fn begin(peer: &Peer, invalid: &CancellationToken, until: Until) -> (Course, BoxFuture<'static, ()>) {
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
+        let mut place = Place::without_key(permit);
+        place.invalid = invalid.clone();
+        let (course, guard) = Course::begin(LogLine::start(None, "", ""), peer, place, until);
+        (course, guard.boxed())
+    }
+
+    /// How the guard ends the stream, before it resets it.
+    async fn ended(course: &mut Course, mut guard: BoxFuture<'static, ()>) -> Code {
+        let error = tokio::select! {
+            error = &mut course.ended => error.expect("a reason"),
+            () = &mut guard => unreachable!("it says why first"),
+        };
+        assert!((&mut guard).now_or_never().is_none(), "it leaves the peer time to read that");
+        guard.await;
+        Status::from(error).code()
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_where_its_time_its_connection_or_its_key_does_whether_it_is_read_or_not() {
+        for unread in [false, true] {
+            let (peer, invalid) = (Peer::default(), CancellationToken::new());
+            let begin = |until| {
+                let stream = begin(&peer, &invalid, until);
+                if unread {
+                    stream.0.progress.wait();
+                }
+                stream
+            };
+            let (mut late, late_guard) = begin(Until { end: Some(Instant::now() + SOON), ..Until::default() });
+            assert_eq!(ended(&mut late, late_guard).await, Code::DeadlineExceeded);
+            let ((mut old, old_guard), (mut revoked, revoked_guard)) =
+                (begin(Until::default()), begin(Until::default()));
+            peer.ending.cancel();
+            assert_eq!(ended(&mut old, old_guard).await, Code::Unavailable);
+            invalid.cancel();
+            assert_eq!(ended(&mut revoked, revoked_guard).await, Code::Unauthenticated);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_must_begin_in_time_and_then_may_take_any() {
+        let until = Until { first_message: Some(Instant::now() + SOON), ..Until::default() };
+        let (peer, valid) = (Peer::default(), CancellationToken::new());
+        let (begun, mut begun_guard) = begin(&peer, &valid, until);
+        begun.progress.wait();
+        begun.progress.take();
+        let (mut silent, silent_guard) = begin(&peer, &valid, until);
+        assert!((&mut begun_guard).now_or_never().is_none());
+        assert_eq!(ended(&mut silent, silent_guard).await, Code::DeadlineExceeded);
+        assert!((&mut begun_guard).now_or_never().is_none());
+    }
+
+    #[test]
+    fn who_takes_nothing_at_all_is_stuck_sooner_than_who_is_slow() {
+        let progress = Progress::default();
+        let due = || {
+            let state = progress.state();
+            state.due().map(|due| (due - state.since).as_secs())
+        };
+        assert_eq!(due(), None);
+        progress.wait();
+        progress.wait();
+        assert_eq!(due(), Some(10));
+        progress.take();
+        assert_eq!(due(), Some(60));
+        progress.take();
+        assert_eq!(due(), None);
+        progress.wait();
+        assert_eq!(due(), Some(60));
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_for_too_long_is_stuck() {
+        let (peer, valid) = (Peer::default(), CancellationToken::new());
+        let (mut deaf, guard) = begin(&peer, &valid, Until::default());
+        deaf.progress.wait();
+        deaf.progress.state().since -= DEAF;
+        assert_eq!(ended(&mut deaf, guard).await, Code::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_one_of_its_connection_until_it_ends() {
+        let peer = Peer::default();
+        let stream = begin(&peer, &CancellationToken::new(), Until::default());
+        peer.streams.close();
+        let mut all = pin!(peer.streams.wait());
+        assert!(all.as_mut().now_or_never().is_none());
+        drop(stream);
+        all.await;
     }
 }
