@@ -35,6 +35,14 @@ pub enum Error {
     InvalidUpdateMask { refused: String, mutable: String },
     #[error("The page token is not one of this profile's list. Start again without one.")]
     InvalidPageToken,
+    #[error("The resume token is none of this organization's. Begin without one.")]
+    InvalidResumeToken,
+    #[error("The change of the resume token is not there, such as after a restore. Begin anew, without a token.")]
+    ResumeTokenExpired,
+    #[error(
+        "The stream has ended, because the server drains or its connection has reached its age. Go on from the last token."
+    )]
+    StreamEnded,
     #[error("The request id has been used with another request. Use a new one.")]
     RequestIdReused,
     #[error("An API key is required: send it as cv-api-key, or as a bearer token in authorization.")]

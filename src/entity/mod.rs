@@ -1,6 +1,8 @@
 //! The rows, as sea-orm entities. A column is spelled here and in the migration.
 
 pub mod api_key;
+pub mod feed;
+pub mod feed_pending;
 pub mod organization;
 pub mod profile;
 pub mod profile_case;

@@ -13,6 +13,7 @@ mod query;
 pub mod status;
 pub mod stream;
 mod support;
+pub mod watch;
 
 use chrono::{DateTime, Utc};
 use tonic::{Request, Response, metadata::MetadataValue};
@@ -26,7 +27,7 @@ use crate::{
         change::{Author, Change, Written},
         policy::Rpc,
     },
-    read::Profiles,
+    read::{Profiles, feed::Feed},
     store::Store,
     write::Writer,
 };
@@ -56,12 +57,13 @@ fn answer(profile: Model) -> Response<pb::Profile> {
 pub struct Api {
     store: Store,
     profiles: Profiles,
+    feed: Feed,
     writer: Writer,
 }
 
 impl Api {
-    pub const fn new(store: Store, profiles: Profiles, writer: Writer) -> Self {
-        Self { store, profiles, writer }
+    pub const fn new(store: Store, profiles: Profiles, feed: Feed, writer: Writer) -> Self {
+        Self { store, profiles, feed, writer }
     }
 
     /// The way of every write: who, what, and the one function that does it.

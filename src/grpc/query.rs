@@ -1,11 +1,13 @@
 //! ProfileQueryService.
 
-use futures_util::stream::Empty;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api,
+    Api, auth,
     pb::{self, profile_query_service_server::ProfileQueryService},
+    watch::Watch,
 };
 use crate::error::Error;
 
@@ -39,12 +41,15 @@ impl ProfileQueryService for Api {
         Err(Error::NotServed.into())
     }
 
-    type WatchProfilesStream = Empty<Result<pb::WatchProfilesResponse, Status>>;
+    type WatchProfilesStream = BoxStream<'static, Result<pb::WatchProfilesResponse, Status>>;
 
     async fn watch_profiles(
         &self,
-        _request: Request<pb::WatchProfilesRequest>,
+        request: Request<pb::WatchProfilesRequest>,
     ) -> Result<Response<Self::WatchProfilesStream>, Status> {
-        Err(Error::NotServed.into())
+        let author = auth::author(&request)?;
+        let end = CancellationToken::new();
+        let watch = Watch::begin(self.feed.clone(), author.organization_id, request.into_inner(), end).await?;
+        Ok(Response::new(watch.messages().map_err(Status::from).boxed()))
     }
 }

@@ -44,6 +44,9 @@ const fn code(error: &Error) -> (Code, &'static str) {
         Error::InvalidFields(_) => (Code::InvalidArgument, "INVALID_FIELDS"),
         Error::InvalidUpdateMask { .. } => (Code::InvalidArgument, "INVALID_UPDATE_MASK"),
         Error::InvalidPageToken => (Code::InvalidArgument, "INVALID_PAGE_TOKEN"),
+        Error::InvalidResumeToken => (Code::InvalidArgument, "INVALID_RESUME_TOKEN"),
+        Error::ResumeTokenExpired => (Code::OutOfRange, "RESUME_TOKEN_EXPIRED"),
+        Error::StreamEnded => (Code::Unavailable, "STREAM_ENDED"),
         Error::RequestIdReused => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
         Error::ApiKeyMissing => (Code::Unauthenticated, "API_KEY_MISSING"),
         Error::ApiKeyInvalid => (Code::Unauthenticated, "API_KEY_INVALID"),
@@ -191,6 +194,7 @@ const fn field_reason(rule: Rule) -> &'static str {
         Rule::Time => "INVALID_TIME",
         Rule::TimeAhead => "TIME_AHEAD",
         Rule::Negative => "NEGATIVE",
+        Rule::NotWithToken => "NOT_WITH_TOKEN",
         Rule::OutputOnly => "OUTPUT_ONLY",
     }
 }

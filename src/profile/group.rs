@@ -66,6 +66,13 @@ pub struct Saving {
     pub cases: Vec<profile_case::Model>,
 }
 
+impl Saving {
+    /// Whether profiles are created or changed.
+    pub const fn changes_profiles(&self) -> bool {
+        !(self.created.is_empty() && self.updated.is_empty())
+    }
+}
+
 /// A profile's new row, its history since the one that was loaded, and the claims that go with it.
 pub struct Revised {
     pub profile: Model,

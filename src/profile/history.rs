@@ -81,6 +81,9 @@ pub fn record(
     }
 }
 
+/// The field of the contract that says what is locked.
+const LOCKED_FIELDS: &str = "locked_fields";
+
 /// A recorded change of one field, with its values as text: none where the field was or became empty.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FieldChange {
@@ -88,6 +91,12 @@ pub struct FieldChange {
     pub field: String,
     pub old_value: Option<String>,
     pub new_value: Option<String>,
+}
+
+/// The names of the fields in the contract that a row of the history says have changed.
+pub fn field_names(fields: &str) -> impl Iterator<Item = &str> {
+    let locked = Column::Locked.as_str();
+    fields.split_ascii_whitespace().map(move |column| if column == locked { LOCKED_FIELDS } else { column })
 }
 
 /// The field changes in a row of the history.
@@ -102,7 +111,7 @@ pub fn field_changes(fields: &str, old_values: Option<&str>, new_values: Option<
             None => value.to_string(),
         };
         FieldChange {
-            field: if locked { "locked_fields".to_owned() } else { column.to_owned() },
+            field: if locked { LOCKED_FIELDS.to_owned() } else { column.to_owned() },
             old_value: old.get(column).map(shown),
             new_value: new.get(column).map(shown),
         }

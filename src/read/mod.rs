@@ -1,5 +1,6 @@
 //! Reads.
 
+pub mod feed;
 mod profiles;
 
 use uuid::Uuid;

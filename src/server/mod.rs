@@ -44,9 +44,9 @@ use crate::{
             support_service_server::SupportServiceServer,
         },
     },
-    read::{Batches, Profiles},
+    read::{Batches, Profiles, feed::Feed},
     store::Store,
-    write::Writer,
+    write::{Writer, sequencer},
 };
 
 /// Why reading the compiled descriptors cannot fail.
@@ -114,8 +114,10 @@ impl Server {
         sweep::start(store.clone(), &tasks, stop.clone());
 
         let profiles = Profiles::new(&store, limits.reads);
-        let writer = Writer::new(&store, &tasks);
-        let api = Arc::new(Api::new(store.clone(), profiles, writer));
+        let (feed, saved) = (Feed::new(&store), Arc::default());
+        let writer = Writer::new(&store, &saved, &tasks);
+        sequencer::start(store.clone(), feed.heads().clone(), saved, &tasks, stop.clone());
+        let api = Arc::new(Api::new(store.clone(), profiles, feed, writer));
         let profile_service = ProfileServiceServer::from_arc(handlers(Arc::clone(&api)));
         let keys = Arc::new(Keys::new(store.clone(), tasks.clone()));
         let streams = Arc::new(Streams::new(limits.streams));

@@ -5,6 +5,7 @@ pub mod case;
 mod connect;
 mod connection;
 pub mod failure;
+pub mod feed;
 pub mod history;
 pub mod key;
 pub mod organization;

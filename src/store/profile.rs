@@ -1,8 +1,8 @@
 //! Profiles.
 
 use sea_orm::{
-    ColumnTrait as _, DbBackend, EntityTrait as _, FromQueryResult, IdenStatic as _, QueryFilter as _, QueryResult,
-    QueryTrait as _, Select,
+    ColumnTrait as _, DbBackend, EntityTrait as _, FromQueryResult, IdenStatic as _, QueryFilter as _, QueryOrder as _,
+    QueryResult, QuerySelect as _, QueryTrait as _, Select,
 };
 use uuid::Uuid;
 
@@ -20,6 +20,12 @@ pub async fn find_by_email(store: &Store, organization: Uuid, email: &str) -> Re
 /// The organization's profile with this phone number.
 pub async fn find_by_phone(store: &Store, organization: Uuid, number: &str) -> Result<Option<Model>> {
     one(store, of(organization).filter(Column::PhoneNumber.eq(number))).await
+}
+
+/// At most `limit` profiles of an organization with ids above this one, in the order of their ids.
+pub async fn walk(store: &Store, organization: Uuid, above: Uuid, limit: u64) -> Result<Vec<Model>> {
+    let query = of(organization).filter(Column::Id.gt(above)).order_by_asc(Column::Id).limit(limit);
+    store.all(query.build(store.backend())).await
 }
 
 /// The profiles with these ids by organization and id, of whichever organization: who asks for many compares both. A row

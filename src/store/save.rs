@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     entity::{
+        feed_pending,
         profile::{self, Column},
         profile_change, write_request,
     },
@@ -35,7 +36,7 @@ pub async fn create(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
     let Rows { profiles, expected: _, history, claims } = rows;
     if connection.backend() == DbBackend::Sqlite {
         insert::<profile::Entity>(connection, profiles).await?;
-        insert::<profile_change::Entity>(connection, history).await?;
+        insert_history(connection, history).await?;
         return insert::<write_request::Entity>(connection, claims).await;
     }
     let mut sql = Sql::new(DbBackend::Postgres);
@@ -66,7 +67,7 @@ pub async fn update(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
             sql.push(" RETURNING id");
             updated.extend(ids(connection, sql).await?);
         }
-        insert::<profile_change::Entity>(connection, history).await?;
+        insert_history(connection, history).await?;
         insert::<write_request::Entity>(connection, claims).await?;
         return Ok(updated);
     }
@@ -102,12 +103,13 @@ fn set(sql: &mut Sql, update: &str, source: &str, is_set: impl Fn(&str) -> bool)
     }
 }
 
-/// What is stored beside the profiles `s` that were: their history and their claims.
+/// What is stored beside the profiles `s` that were: their history, which waits for its place in the feed, and their claims.
 fn beside(sql: &mut Sql, history: &[&profile_change::Model], claims: &[&write_request::Model]) {
     sql.push(", h (").columns::<profile_change::Entity>("").push(") AS (");
     sql.rows::<profile_change::Entity>(history, None).push("), i AS (INSERT INTO profile_change (");
     sql.columns::<profile_change::Entity>("").push(") SELECT ").columns::<profile_change::Entity>("h.");
-    sql.push(" FROM h JOIN s ON s.id = h.profile_id)");
+    sql.push(" FROM h JOIN s ON s.id = h.profile_id RETURNING organization_id, profile_id, revision), ");
+    sql.push("p AS (INSERT INTO feed_pending (organization_id, profile_id, revision) SELECT * FROM i)");
     if !claims.is_empty() {
         sql.push(", c (").columns::<write_request::Entity>("").push(") AS (");
         sql.rows::<write_request::Entity>(claims, None).push("), r AS (INSERT INTO write_request (");
@@ -121,6 +123,20 @@ fn beside(sql: &mut Sql, history: &[&profile_change::Model], claims: &[&write_re
 async fn ids(connection: &mut PinnedConnection, sql: Sql) -> Result<Vec<Uuid>> {
     let rows = connection.fetch(sql.build()).await.map_err(unsaved)?;
     rows.iter().map(|row| row.try_get("", "id").map_err(Error::from)).collect()
+}
+
+/// Inserts rows of the history, which wait for their places in the feed.
+async fn insert_history(connection: &mut PinnedConnection, history: &[&profile_change::Model]) -> Result<()> {
+    insert::<profile_change::Entity>(connection, history).await?;
+    let pending: Vec<_> = history
+        .iter()
+        .map(|change| feed_pending::Model {
+            organization_id: change.organization_id,
+            profile_id: change.profile_id,
+            revision: change.revision,
+        })
+        .collect();
+    insert::<feed_pending::Entity>(connection, &pending.iter().collect::<Vec<_>>()).await
 }
 
 /// Inserts rows of any table.

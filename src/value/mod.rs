@@ -82,6 +82,8 @@ pub enum Rule {
     EmailOrPhone,
     #[error("must not be negative")]
     Negative,
+    #[error("must not be set beside a resume token")]
+    NotWithToken,
     #[error("is output only")]
     OutputOnly,
 }

@@ -14,7 +14,7 @@ use std::{
 use futures_util::FutureExt as _;
 use sea_orm::{DbBackend, Iterable as _};
 use tokio::{
-    sync::OwnedSemaphorePermit,
+    sync::{Notify, OwnedSemaphorePermit},
     time::{sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -56,41 +56,16 @@ const BACKOFF: Duration = Duration::from_millis(3);
 /// How many connections of the pool may turn out to be broken before a load fails.
 const BROKEN_CONNECTIONS: usize = 16;
 
-/// Carries out one group after the other until the queue ends. A connection is kept while there is work.
-pub async fn work(store: Store, queue: Arc<Queue<Pending>>, lane: Lane, tasks: TaskTracker) {
-    let locks = lane == Lane::Locked || store.writers().locked == 0;
-    let mut worker = Worker { store, queue, lane, locks, connection: None };
-    loop {
-        let next = worker.queue.take(lane, LARGEST_GROUP);
-        let taken = match &worker.connection {
-            None => next.await,
-            Some(_) => match timeout(KEPT, next).await {
-                Ok(taken) => taken,
-                Err(_nobody_came) => {
-                    worker.connection = None;
-                    continue;
-                }
-            },
-        };
-        let Some(Taken { items, held }) = taken else { return };
-        let running = tasks.token();
-        let group = items.into_iter().filter_map(Running::begin).collect();
-        // A panic ends no more than this group.
-        let panicked = AssertUnwindSafe(worker.carry_out(group)).catch_unwind().await.is_err();
-        if panicked || worker.store.is_wanted() || worker.connection.as_ref().is_some_and(PinnedConnection::is_due) {
-            worker.connection = None;
-        }
-        drop((held, running));
-    }
-}
-
-struct Worker {
+/// Carries out groups of changes.
+pub struct Worker {
     store: Store,
     queue: Arc<Queue<Pending>>,
     lane: Lane,
     /// Whether it locks rows, in a transaction.
     locks: bool,
     connection: Option<PinnedConnection>,
+    /// Told of what is saved.
+    saved: Arc<Notify>,
 }
 
 /// A change that is being carried out, with the permit of its call.
@@ -143,6 +118,37 @@ struct Saved {
 }
 
 impl Worker {
+    pub fn new(store: Store, queue: Arc<Queue<Pending>>, lane: Lane, saved: Arc<Notify>) -> Self {
+        let locks = lane == Lane::Locked || store.writers().locked == 0;
+        Self { store, queue, lane, locks, connection: None, saved }
+    }
+
+    /// Carries out one group after the other until the queue ends. A connection is kept while there is work.
+    pub async fn work(mut self, tasks: TaskTracker) {
+        loop {
+            let next = self.queue.take(self.lane, LARGEST_GROUP);
+            let taken = match &self.connection {
+                None => next.await,
+                Some(_) => match timeout(KEPT, next).await {
+                    Ok(taken) => taken,
+                    Err(_nobody_came) => {
+                        self.connection = None;
+                        continue;
+                    }
+                },
+            };
+            let Some(Taken { items, held }) = taken else { return };
+            let running = tasks.token();
+            let group = items.into_iter().filter_map(Running::begin).collect();
+            // A panic ends no more than this group.
+            let panicked = AssertUnwindSafe(self.carry_out(group)).catch_unwind().await.is_err();
+            if panicked || self.store.is_wanted() || self.connection.as_ref().is_some_and(PinnedConnection::is_due) {
+                self.connection = None;
+            }
+            drop((held, running));
+        }
+    }
+
     /// Carries out a group, and then what could not be part of it.
     async fn carry_out(&mut self, group: Vec<Running>) {
         let mut groups = VecDeque::from([group]);
@@ -169,6 +175,9 @@ impl Worker {
         let saved = self.save(&mut connection, &saving).await;
         let created: HashSet<_> = saving.created.iter().map(|revised| revised.profile.id).collect();
         self.connection = Some(connection);
+        if saving.changes_profiles() {
+            self.saved.notify_one();
+        }
         for decided in decided {
             let saved = match decided.depends_on {
                 Dependency::Nothing => Ok(true),
@@ -225,7 +234,12 @@ impl Worker {
         self.connection = Some(connection);
         let mut left = vec![later];
         match ended {
-            Ok(()) => decided.into_iter().for_each(Decided::answer),
+            Ok(()) => {
+                if saving.changes_profiles() {
+                    self.saved.notify_one();
+                }
+                decided.into_iter().for_each(Decided::answer);
+            }
             Err(error @ (Error::OutcomeUnknown(_) | Error::DatabaseUnavailable(_))) => {
                 for decided in decided {
                     decided.fail(error.clone());

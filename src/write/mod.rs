@@ -4,6 +4,7 @@
 //! need, decide each, and save them at once: see `attempt`.
 
 mod attempt;
+pub mod sequencer;
 
 use std::{
     sync::{
@@ -15,7 +16,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
+    sync::{Notify, OwnedSemaphorePermit, oneshot},
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -56,14 +57,16 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer with its workers, which end with it. What they have begun is tracked by `tasks`.
-    pub fn new(store: &Store, tasks: &TaskTracker) -> Self {
+    /// A writer with its workers, which end with it. What they have begun is tracked by `tasks`, and `saved` is told of
+    /// each change that they have saved.
+    pub fn new(store: &Store, saved: &Arc<Notify>, tasks: &TaskTracker) -> Self {
         let (sender, queue) = Queue::new();
         let workers = store.writers();
         let locked = if workers.locked == 0 { Lane::Groups } else { Lane::Locked };
         for (lane, number) in [(Lane::Groups, workers.groups), (Lane::Locked, workers.locked)] {
             for _ in 0..number {
-                tokio::spawn(attempt::work(store.clone(), Arc::clone(&queue), lane, tasks.clone()));
+                let worker = attempt::Worker::new(store.clone(), Arc::clone(&queue), lane, Arc::clone(saved));
+                tokio::spawn(worker.work(tasks.clone()));
             }
         }
         Self { queue: sender, timeout: store.write_timeout(), locked }

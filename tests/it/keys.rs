@@ -10,7 +10,7 @@ use tonic::{Code, transport::Channel};
 
 use crate::{
     harness::{Client, Failure, SCOPES, Service, client},
-    walk::{NOT_SERVED, rpcs},
+    walk::{NOT_SERVED, is_stream, rpcs},
 };
 
 const GET: &str = "ProfileService/GetProfile";
@@ -34,13 +34,18 @@ async fn each_rpc_takes_exactly_the_keys_with_its_scope() {
         let mut row = format!("{rpc:<41}");
         for scope in SCOPES {
             let caller = service.client(&service.key("north", &[scope])).await;
-            let verdict = match caller.raw(&rpc, vec![vec![]]).await.map_err(Failure::from) {
+            let answer = if is_stream(&rpc) {
+                caller.stream(&rpc, json!({})).await.map(drop)
+            } else {
+                caller.raw(&rpc, vec![vec![]]).await.map(drop).map_err(Failure::from)
+            };
+            let verdict = match answer {
                 Err(refused) if refused.reason == "SCOPE_MISSING" => {
                     assert_eq!(refused.code, Code::PermissionDenied);
                     assert!(refused.message.contains(&refused.metadata["scope"]));
                     "-"
                 }
-                Ok(_) | Err(_) => "yes",
+                Ok(()) | Err(_) => "yes",
             };
             write!(row, " {verdict:<14}").expect("text");
         }

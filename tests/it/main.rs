@@ -39,3 +39,4 @@ mod unread;
 mod update;
 mod upgrade;
 mod walk;
+mod watch;

@@ -6,12 +6,11 @@ use serde_json::{Value as Json, json};
 use crate::harness::POOL;
 
 /// What is in the contract and not served yet.
-pub const NOT_SERVED: [&str; 10] = [
+pub const NOT_SERVED: [&str; 9] = [
     "ProfileQueryService/BatchGetProfiles",
     "ProfileQueryService/LookUpProfile",
     "ProfileQueryService/ListProfiles",
     "ProfileQueryService/CountProfiles",
-    "ProfileQueryService/WatchProfiles",
     "ProfileIdentifierService/AddIdentifier",
     "ProfileIdentifierService/RemoveIdentifier",
     "SupportService/ListProfileCases",
@@ -59,6 +58,11 @@ pub fn change_of(rpc: &str, person: &Json) -> Json {
         "SupportService/SetProfileRole" => json!({ "id": id, "role": "ADMIN", "reason": "why" }),
         other => panic!("{other} is new: say here how it changes a profile"),
     }
+}
+
+/// Whether the answer of this RPC is a stream.
+pub fn is_stream(rpc: &str) -> bool {
+    methods().iter().any(|method| path(method) == rpc && method.is_server_streaming())
 }
 
 fn methods() -> Vec<MethodDescriptor> {

@@ -10,7 +10,7 @@ use prost::{
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
 use serde_json::{Value as Json, json};
 use tonic::{
-    Code, Request, Status,
+    Code, Request, Status, Streaming,
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     transport::Channel,
@@ -185,16 +185,47 @@ impl Client {
         self.exchange(path, messages).await.map(tonic::Response::into_inner)
     }
 
+    /// The stream that a method answers.
+    pub async fn stream(&self, path: &str, request: Json) -> Result<Messages, Failure> {
+        let mut grpc = self.grpc.clone();
+        grpc.ready().await.expect("a connection");
+        let request = self.request(tokio_stream::once(message(path, request).encode_to_vec()));
+        let messages = grpc.streaming(request, path_and_query(path), Bytes).await?.into_inner();
+        Ok(Messages { messages, of: method(path).output() })
+    }
+
     async fn exchange(&self, path: &str, messages: Vec<Vec<u8>>) -> Result<tonic::Response<Vec<u8>>, Status> {
         let mut grpc = self.grpc.clone();
         grpc.ready().await.expect("a connection");
-        let mut request = Request::new(tokio_stream::iter(messages));
+        let request = self.request(tokio_stream::iter(messages));
+        grpc.client_streaming(request, path_and_query(path), Bytes).await
+    }
+
+    fn request<T>(&self, messages: T) -> Request<T> {
+        let mut request = Request::new(messages);
         for (name, value) in &self.metadata {
             request.metadata_mut().append(*name, value.parse().expect("metadata"));
         }
-        let path = PathAndQuery::try_from(format!("/profiles.v1.{path}")).expect("a path");
-        grpc.client_streaming(request, path, Bytes).await
+        request
     }
+}
+
+/// The messages of a stream.
+pub struct Messages {
+    messages: Streaming<Vec<u8>>,
+    of: MessageDescriptor,
+}
+
+impl Messages {
+    /// The next message; the error that ended the stream, or none where it simply ended.
+    pub async fn next(&mut self) -> Result<Option<Json>, Failure> {
+        let message = self.messages.message().await?;
+        Ok(message.map(|message| to_json(&message, self.of.clone())))
+    }
+}
+
+fn path_and_query(path: &str) -> PathAndQuery {
+    PathAndQuery::try_from(format!("/profiles.v1.{path}")).expect("a path")
 }
 
 /// The method at this path in the package.

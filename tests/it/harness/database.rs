@@ -9,7 +9,7 @@ use sea_orm::{
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::Proxy;
+use super::{Proxy, until};
 
 /// A database that ends with its owner.
 pub enum Database {
@@ -28,6 +28,23 @@ impl Database {
             }
             Err(_) => Self::Sqlite { directory: tempfile::tempdir().expect("a directory") },
         }
+    }
+
+    /// Another one with what this one has, which nobody may use meanwhile.
+    pub fn copy(&self) -> Self {
+        let copy = Self::create();
+        match (self, &copy) {
+            (Self::Sqlite { directory: from }, Self::Sqlite { directory: to }) => {
+                let file = |directory: &TempDir| directory.path().join("profiles.db");
+                std::fs::copy(file(from), file(to)).expect("a copy");
+            }
+            (Self::Postgres { server, name: from }, Self::Postgres { server: _, name: to }) => {
+                on_server(server, format!("DROP DATABASE {to}"));
+                on_server(server, format!("CREATE DATABASE {to} TEMPLATE {from}"));
+            }
+            _ => unreachable!("databases are of one kind"),
+        }
+        copy
     }
 
     /// Its URL.
@@ -70,6 +87,12 @@ impl Database {
         let row = connection.query_one_raw(statement).await.expect("an answer").expect("a row");
         connection.close().await.expect("a connection that closes");
         row.try_get("", "number").expect("a number")
+    }
+
+    /// Waits until every change is in the feed.
+    pub async fn sequenced(&self) {
+        let pending = "SELECT COUNT(*) AS number FROM feed_pending";
+        until("every change is in the feed", async || self.number(pending).await == 0).await;
     }
 
     /// Runs this statement.

@@ -12,7 +12,7 @@ mod service;
 pub mod wire;
 
 pub use self::{
-    client::{Client, DESCRIPTORS, Failure, Outcome, POOL, message},
+    client::{Client, DESCRIPTORS, Failure, Messages, Outcome, POOL, message},
     database::Database,
     proxy::{Proxy, Way},
     service::{SCOPES, Service, program},

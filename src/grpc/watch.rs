@@ -1,0 +1,286 @@
+//! WatchProfiles: from the feed to its messages.
+
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    convert,
+    pb::{self, watch_profiles_response::Kind},
+};
+use crate::{
+    error::{Error, Result},
+    profile::{fields::Input, history},
+    read::feed::{Ask, Entry, Feed, Page, Place},
+    value::{self, Rule},
+};
+
+/// How long nothing is sent before a heartbeat is.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// A follower of an organization's profiles.
+pub struct Watch {
+    feed: Feed,
+    organization: Uuid,
+    cursor: Cursor,
+    /// What is on its way to the follower, and how much of it was sent.
+    page: (Page, usize),
+    head: watch::Receiver<i64>,
+    /// Cancelled when the stream is to end, after a last heartbeat.
+    end: CancellationToken,
+    state: State,
+    /// When the next heartbeat is due.
+    heartbeat: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing was sent yet.
+    Begun,
+    /// A message was sent.
+    Open,
+    /// The last heartbeat was sent.
+    Ending,
+    /// The error was sent.
+    Ended,
+}
+
+/// How far a follower is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cursor {
+    /// In the snapshot that was begun at this mark: it has the profiles up to this id.
+    Snapshot { begun: Mark, up_to: Uuid },
+    /// It has the changes up to this mark.
+    Live(Mark),
+}
+
+/// A position in the feed with a digest of the change that is there: after a restore it may be another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mark {
+    position: i64,
+    digest: [u8; 8],
+}
+
+impl Mark {
+    fn of(place: &Place) -> Self {
+        let Place { position, profile_id, revision, changed_at } = place;
+        let digest = Sha256::new()
+            .chain_update(profile_id)
+            .chain_update(revision.to_be_bytes())
+            .chain_update(changed_at.timestamp_micros().to_be_bytes())
+            .finalize();
+        let mut mark = Self { position: *position, digest: [0; 8] };
+        mark.digest.copy_from_slice(&digest[..8]);
+        mark
+    }
+}
+
+impl Watch {
+    /// Begins where the request says.
+    pub async fn begin(
+        feed: Feed,
+        organization: Uuid,
+        request: pb::WatchProfilesRequest,
+        end: CancellationToken,
+    ) -> Result<Self> {
+        let pb::WatchProfilesRequest { resume_token, skip_existing } = request;
+        let token = value::clean(&resume_token);
+        let mut input = Input::default();
+        if skip_existing && !token.is_empty() {
+            input.judge::<()>("skip_existing", Err(Rule::NotWithToken));
+        }
+        input.finish(())?;
+        let head = feed.heads().follow(organization);
+        let cursor = if token.is_empty() {
+            let last = feed.last(organization).await?.as_ref().map(Mark::of).unwrap_or_default();
+            if skip_existing { Cursor::Live(last) } else { Cursor::Snapshot { begun: last, up_to: Uuid::nil() } }
+        } else {
+            resumed(&feed, organization, &token).await?
+        };
+        let (page, heartbeat) = (Page::default(), Instant::now() + HEARTBEAT);
+        Ok(Self { feed, organization, cursor, page: (page, 0), head, end, state: State::Begun, heartbeat })
+    }
+
+    /// What the follower is sent, one message after the other as it takes them.
+    pub fn messages(self) -> impl Stream<Item = Result<pb::WatchProfilesResponse>> + Send {
+        stream::unfold(self, |mut watch| async {
+            if watch.state == State::Ended {
+                return None;
+            }
+            let message = watch.next().await;
+            watch.heartbeat = Instant::now() + HEARTBEAT;
+            watch.state = match (&message, watch.state) {
+                (Err(_), _) => State::Ended,
+                (Ok(_), State::Begun) => State::Open,
+                (Ok(_), state) => state,
+            };
+            Some((message, watch))
+        })
+    }
+
+    async fn next(&mut self) -> Result<pb::WatchProfilesResponse> {
+        if self.state == State::Ending {
+            return Err(Error::StreamEnded);
+        }
+        let end = self.end.clone();
+        let message = end.run_until_cancelled(self.message()).await;
+        message.unwrap_or_else(|| {
+            self.state = State::Ending;
+            Ok(self.bare(Kind::Heartbeat))
+        })
+    }
+
+    async fn message(&mut self) -> Result<pb::WatchProfilesResponse> {
+        loop {
+            while let Some(entry) = self.page.0.get(self.page.1) {
+                self.page.1 += 1;
+                self.cursor = match self.cursor {
+                    Cursor::Snapshot { begun, up_to: _ } => Cursor::Snapshot { begun, up_to: entry.place.profile_id },
+                    Cursor::Live(_) => Cursor::Live(Mark::of(&entry.place)),
+                };
+                if let Some(message) = changed(entry, self.cursor, self.token()) {
+                    return Ok(message);
+                }
+            }
+            let head = *self.head.borrow_and_update();
+            match self.cursor {
+                Cursor::Snapshot { begun, up_to } => {
+                    self.page = (self.feed.page(self.organization, Ask::Profiles(up_to)).await?, 0);
+                    if self.page.0.is_empty() {
+                        self.cursor = Cursor::Live(begun);
+                        return Ok(self.bare(Kind::SnapshotEnd));
+                    }
+                }
+                Cursor::Live(mark) => {
+                    // The first look is made at once: the head is not known yet.
+                    if head > mark.position || self.state == State::Begun {
+                        self.page = (self.feed.page(self.organization, Ask::Changes(mark.position)).await?, 0);
+                    }
+                    if self.page.0.get(self.page.1).is_none() && !self.has_moved().await {
+                        return Ok(self.bare(Kind::Heartbeat));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until the head has moved, or a heartbeat is due.
+    async fn has_moved(&mut self) -> bool {
+        self.page = <_>::default(); // while nothing is due, nothing is kept
+        self.state != State::Begun && timeout_at(self.heartbeat, self.head.changed()).await.is_ok()
+    }
+
+    /// A message with nothing but its token.
+    fn bare(&self, kind: Kind) -> pb::WatchProfilesResponse {
+        pb::WatchProfilesResponse {
+            resume_token: self.token(),
+            kind: kind.into(),
+            profile_id: String::new(),
+            revision: 0,
+            change_time: None,
+            fields: Vec::new(),
+            profile: None,
+        }
+    }
+
+    fn token(&self) -> String {
+        token(self.organization, &self.cursor)
+    }
+}
+
+/// The message of an entry; none where the profile is gone, whose erasure has a message of its own.
+fn changed(entry: &Entry, cursor: Cursor, resume_token: String) -> Option<pb::WatchProfilesResponse> {
+    let Entry { place: Place { position: _, profile_id, revision, changed_at }, fields, profile } = entry;
+    let kind = match cursor {
+        Cursor::Live(_) if *revision > 1 => Kind::Changed,
+        Cursor::Live(_) | Cursor::Snapshot { .. } => Kind::Created,
+    };
+    Some(pb::WatchProfilesResponse {
+        resume_token,
+        kind: kind.into(),
+        profile_id: profile_id.to_string(),
+        revision: *revision,
+        change_time: Some(convert::timestamp(*changed_at)),
+        fields: history::field_names(fields).map(str::to_owned).collect(),
+        profile: Some(profile.clone()?.into()),
+    })
+}
+
+/// Whose token it is: the first bytes of the hash of the organization.
+fn owner(organization: Uuid) -> [u8; 4] {
+    let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(organization));
+    [a, b, c, d]
+}
+
+/// A token: whose it is, the mark, and in a snapshot the last profile.
+fn token(organization: Uuid, cursor: &Cursor) -> String {
+    let (mark, up_to) = match cursor {
+        Cursor::Snapshot { begun, up_to } => (begun, up_to.as_bytes().as_slice()),
+        Cursor::Live(mark) => (mark, &[][..]),
+    };
+    hex::encode([&owner(organization), mark.position.to_be_bytes().as_slice(), &mark.digest, up_to].concat())
+}
+
+/// The cursor in a token of this organization.
+fn cursor(organization: Uuid, token: &str) -> Option<Cursor> {
+    let bytes = hex::decode(token).ok()?;
+    let (owned, rest) = bytes.split_first_chunk()?;
+    let (position, rest) = rest.split_first_chunk()?;
+    let (digest, up_to) = rest.split_first_chunk()?;
+    let mark = Mark { position: i64::from_be_bytes(*position), digest: *digest };
+    let cursor = match up_to {
+        [] => Cursor::Live(mark),
+        up_to => Cursor::Snapshot { begun: mark, up_to: Uuid::from_slice(up_to).ok()? },
+    };
+    (*owned == owner(organization) && mark.position >= 0).then_some(cursor)
+}
+
+/// Where a token goes on, if the change is there that it was made at.
+async fn resumed(feed: &Feed, organization: Uuid, token: &str) -> Result<Cursor> {
+    let cursor = cursor(organization, token).ok_or(Error::InvalidResumeToken)?;
+    let (Cursor::Live(mark) | Cursor::Snapshot { begun: mark, up_to: _ }) = cursor;
+    let there = match mark.position {
+        0 => Some(Mark::default()),
+        position => feed.place(organization, position).await?.as_ref().map(Mark::of),
+    };
+    if there == Some(mark) { Ok(cursor) } else { Err(Error::ResumeTokenExpired) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_token_says_where_to_go_on_in_its_own_organization_alone(
+            organization: u128,
+            other: u128,
+            position in 0..i64::MAX,
+            digest: [u8; 8],
+            up_to: Option<u128>,
+        ) {
+            let mark = Mark { position, digest };
+            let here = up_to.map_or(Cursor::Live(mark), |up_to| {
+                Cursor::Snapshot { begun: mark, up_to: Uuid::from_u128(up_to) }
+            });
+            let token = token(Uuid::from_u128(organization), &here);
+            prop_assert_eq!(cursor(Uuid::from_u128(organization), &token), Some(here));
+            prop_assume!(organization != other);
+            prop_assert_eq!(cursor(Uuid::from_u128(other), &token), None);
+        }
+
+        #[test]
+        fn what_is_no_token_is_none(text in "[0-9a-z]{0,80}") {
+            prop_assert_eq!(cursor(Uuid::nil(), &text), None);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Gives the changes that were saved their places in the feed.
+//!
+//! Every program does so for whatever it finds, so that a change of one that was killed is not left behind; the lock of a
+//! row makes one of them work at a time.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    error::{Error, Result},
+    read::feed::Heads,
+    store::{
+        Store,
+        feed::{self, LARGEST_STEP, Step},
+    },
+};
+
+/// How long after a step the next one begins at the soonest: many changes share a transaction, and SQLite's other writes
+/// have their turn.
+const SPACING: Duration = Duration::from_millis(50);
+
+/// How often changes are looked for that this program has not saved.
+const LOOK_EVERY: Duration = Duration::from_millis(400);
+
+/// How long a step may take.
+const LONGEST_STEP: Duration = Duration::from_secs(3);
+
+/// Sequences until the token is cancelled. `saved` says that a change was saved here.
+pub fn start(store: Store, heads: Heads, saved: Arc<Notify>, tasks: &TaskTracker, stop: CancellationToken) {
+    tasks.spawn(async move {
+        let mut failing = false;
+        while stop.run_until_cancelled(next(&saved)).await.is_some() {
+            match step(&store, &saved, &heads).await {
+                Ok(()) => failing = false,
+                Err(error) if failing => tracing::debug!(?error, "changes still cannot be put into the feed"),
+                Err(error) => {
+                    failing = true;
+                    tracing::warn!(?error, "changes cannot be put into the feed");
+                }
+            }
+            let _ = stop.run_until_cancelled(sleep(SPACING)).await;
+        }
+    });
+}
+
+/// Waits until there may be something to do.
+async fn next(saved: &Notify) {
+    let _ = timeout(LOOK_EVERY, saved.notified()).await;
+}
+
+async fn step(store: &Store, saved: &Notify, heads: &Heads) -> Result<()> {
+    if !feed::is_pending(store).await? {
+        return Ok(());
+    }
+    let late = |_| Error::DatabaseUnavailable("a step of the feed was not made in time".to_owned());
+    match timeout(LONGEST_STEP, feed::sequence(store)).await.map_err(late)?? {
+        Step::Moved(moved, reached) => {
+            heads.advance(&reached);
+            if moved == LARGEST_STEP {
+                saved.notify_one(); // there may be more
+            }
+        }
+        // It may have looked before the change was there.
+        Step::Busy => saved.notify_one(),
+    }
+    Ok(())
+}
