@@ -1,12 +1,12 @@
 //! ProfileQueryService.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
     Api, auth,
     pb::{self, profile_query_service_server::ProfileQueryService},
+    stream::StreamEnd,
     watch::Watch,
 };
 use crate::error::Error;
@@ -48,7 +48,7 @@ impl ProfileQueryService for Api {
         request: Request<pb::WatchProfilesRequest>,
     ) -> Result<Response<Self::WatchProfilesStream>, Status> {
         let author = auth::author(&request)?;
-        let end = CancellationToken::new();
+        let StreamEnd(end) = auth::extension(&request)?;
         let watch = Watch::begin(self.feed.clone(), author.organization_id, request.into_inner(), end).await?;
         Ok(Response::new(watch.messages().map_err(Status::from).boxed()))
     }

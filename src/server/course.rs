@@ -162,7 +162,7 @@ impl Progress {
     async fn late(&self, time: Option<Instant>) {
         at(time).await;
         if self.state().begun {
-            pending().await
+            at(None).await;
         }
     }
 

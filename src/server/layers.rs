@@ -170,7 +170,7 @@ impl Admission {
     async fn stream(&self, scope: Scope, peer: &Arc<Peer>, request: Request, next: Next) -> Result<Admitted> {
         let (mut request, key_id) = self.authenticated(request, Some(scope), peer).await?;
         let place = self.streams.enter(&key_id)?;
-        request.extensions_mut().insert(StreamEnd::at(peer.ending.clone()));
+        request.extensions_mut().insert(StreamEnd(peer.ending.clone()));
         Ok((next.run(request).await, Some(place)))
     }
 
