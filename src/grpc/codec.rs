@@ -32,3 +32,34 @@ impl<T: Message + 'static, U: Message + Default + 'static> codec::Codec for Code
         ProstDecoder::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, pin::pin};
+
+    use futures_util::stream;
+    use http_body_util::BodyExt as _;
+    use tonic::{
+        Status,
+        codec::{Codec as _, EncodeBody, SingleMessageCompressionOverride},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_of_a_stream_is_made_ahead_than_a_piece() {
+        let made = Cell::new(0);
+        let messages = stream::repeat_with(|| {
+            made.set(made.get() + 1);
+            Ok::<_, Status>("x".repeat(1000))
+        });
+        let encoder = Codec::<String, ()>::default().encoder();
+        let single = SingleMessageCompressionOverride::default();
+        let mut body = pin!(EncodeBody::new_server(encoder, messages, None, single, None));
+        assert_eq!(made.get(), 0);
+        for piece in 1..4 {
+            body.frame().await.expect("a piece").expect("messages");
+            assert_eq!(made.get(), piece * 9); // 8 of them are a little less than 8 KiB
+        }
+    }
+}

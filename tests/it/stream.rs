@@ -223,16 +223,20 @@ async fn who_opens_no_window_loses_its_stream_and_nobody_else_notices() {
     let mut service = started_with(["--max-streams", "4"]);
     let [deaf_key, late_key, polite_key] = [(); 3].map(|()| service.key("north", &LIST));
     let (deaf, polite) = (Wire::deaf(&service.address).await, Wire::connect(&service.address).await);
-    let mut unread = [begin(&deaf, &deaf_key, &[]).await, begin(&deaf, &late_key, &[("grpc-timeout", "1S")]).await];
-    for stream in &mut unread {
-        stream.head().await;
-    }
+    let unread = [
+        begin(&deaf, &deaf_key, &[]).await.read().await,
+        begin(&deaf, &late_key, &[("grpc-timeout", "1S")]).await.read().await,
+    ];
     let mut followed = follow(&polite, &polite_key).await;
     let begun = Instant::now();
     for (key, least) in [(&late_key, 0), (&deaf_key, 9)] {
         assert_eq!(refused(&polite, key).await.reason, "OVERLOADED", "it has its only place");
         until("the place of who does not read is free", async || begins(&polite, key).await).await;
         assert!(begun.elapsed() > Duration::from_secs(least), "it was ended for what it did not do");
+    }
+    for mut stream in unread {
+        let reset = timeout(PATIENCE, stream.message()).await.expect("an end").expect_err("a reset");
+        assert_eq!(reset.code(), Code::Cancelled);
     }
     // Its connection goes on: a refusal has no message.
     assert!(begin(&deaf, "", &[]).await.head().await.contains_key("grpc-status"));
