@@ -44,15 +44,19 @@ async fn refused(wire: &Wire, key: &str) -> Failure {
 /// Reads to the end, and answers the kinds of the messages, how many bytes they had with their frames, and the end.
 async fn rest(reading: &mut Reading) -> (Vec<String>, usize, Failure) {
     let (mut kinds, mut bytes) = (Vec::new(), 0);
-    loop {
-        match timeout(PATIENCE, reading.message()).await.expect("an end") {
-            Ok(message) => {
-                bytes += 5 + message.len();
-                kinds.push(kind(&message));
+    let end = async {
+        loop {
+            match reading.message().await {
+                Ok(message) => {
+                    bytes += 5 + message.len();
+                    kinds.push(kind(&message));
+                }
+                Err(status) => return Failure::from(status),
             }
-            Err(status) => return (kinds, bytes, status.into()),
         }
-    }
+    };
+    let end = timeout(PATIENCE, end).await.expect("an end");
+    (kinds, bytes, end)
 }
 
 fn kind(message: &[u8]) -> String {
