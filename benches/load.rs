@@ -88,6 +88,8 @@ enum Call {
     Create,
     Patch,
     Update,
+    /// A page of 50 profiles.
+    List,
     /// Nine GetProfile to one PatchProfile.
     Mixed,
 }
@@ -144,6 +146,10 @@ impl<'a> Caller<'a> {
         match call {
             Call::Get | Call::Mixed => {
                 connection.call("/profiles.v1.ProfileService/GetProfile", key, &pb::GetProfileRequest { id }, due);
+            }
+            Call::List => {
+                let request = pb::ListProfilesRequest { page_size: 50, ..Default::default() };
+                connection.call("/profiles.v1.ProfileQueryService/ListProfiles", key, &request, due);
             }
             Call::Create => {
                 let number = self.phone_number();

@@ -18,6 +18,8 @@ COLUMNS = ("id, organization_id, revision, locked, role, first_name, last_name, 
 PREFIX = "0000000000000"
 FIRST_ORGANIZATION, FIRST_PERSON, FIRST_CREATED = 10**18, 2 * 10**18, 5 * 10**18
 STEP = 1_000_000_000_039
+# What a revision that lists people by name has besides.
+SORT_NAME, NAMES = "sort_name", ["--scope", "profiles.list"]
 # Of person N.
 PERSON = ("{id}, {organization}, 1, false, 'USER', 'Augusta Ada', 'King-Noel', 'person' || n || '@example.com',"
           " '1985-12-10'{date}, 'FEMALE', '+1' || (1000000000 + n), '12 Analytical Avenue', 'Apartment 4',"
@@ -42,12 +44,14 @@ def fill(postgres: Postgres, program: Path, name: str, people: int, directory: P
     postgres.sql(name, f"""INSERT INTO organization (id, name, created_at)
         SELECT ('{PREFIX}' || ({FIRST_ORGANIZATION} + n))::uuid, 'organization ' || n, now()
         FROM generate_series(0, {ORGANIZATIONS - 1}) n""")
-    database = Database(url, people, ids(people, directory), keys(program, url, directory / f"{name}.keys"))
+    lists = postgres.sql(name, f"SELECT 1 FROM information_schema.columns WHERE column_name = '{SORT_NAME}'") != ""
+    database = Database(url, people, ids(people, directory), keys(program, url, directory / f"{name}.keys", lists))
     person = PERSON.format(id=f"('{PREFIX}' || ({FIRST_PERSON} + n * {STEP}))::uuid",
                            organization=f"('{PREFIX}' || ({FIRST_ORGANIZATION} + n % {ORGANIZATIONS}))::uuid",
                            date="::date", now="now()")
     postgres.sql(name, f"""
-        INSERT INTO profile ({COLUMNS}) SELECT {person} FROM generate_series(0::bigint, {people - 1}) n;
+        INSERT INTO profile ({columns(lists)})
+            SELECT {named(person, lists)} FROM generate_series(0::bigint, {people - 1}) n;
         VACUUM ANALYZE;
         CHECKPOINT;
     """)
@@ -68,15 +72,26 @@ def fill_sqlite(program: Path, name: str, people: int, directory: Path) -> Datab
         numbers = "WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers LIMIT {})"
         database.execute(f"INSERT INTO organization (id, name, created_at) {numbers.format(ORGANIZATIONS)}"
                          f" SELECT organization_id(n), 'organization ' || n, {now} FROM numbers")
-        database.execute(f"INSERT INTO profile ({COLUMNS}) {numbers.format(people)} SELECT {person} FROM numbers")
+        found = database.execute(f"SELECT 1 FROM pragma_table_info('profile') WHERE name = '{SORT_NAME}'")
+        lists = found.fetchone() is not None
+        database.execute(f"INSERT INTO profile ({columns(lists)}) {numbers.format(people)}"
+                         f" SELECT {named(person, lists)} FROM numbers")
         database.execute("ANALYZE")
         database.commit()
-    return Database(url, people, ids(people, directory), keys(program, url, directory / f"{name}.db.keys"))
+    return Database(url, people, ids(people, directory), keys(program, url, directory / f"{name}.db.keys", lists))
 
 
-def keys(program: Path, url: str, path: Path) -> Path:
+def columns(lists: bool) -> str:
+    return f"{COLUMNS}, {SORT_NAME}" if lists else COLUMNS
+
+
+def named(person: str, lists: bool) -> str:
+    return f"{person}, 'king-noel augusta ada'" if lists else person
+
+
+def keys(program: Path, url: str, path: Path, lists: bool) -> Path:
     """A file with a key for each organization, by the command line: how a key is stored is each revision's own business."""
-    scopes = ["--scope", "profiles.read", "--scope", "profiles.write"]
+    scopes = ["--scope", "profiles.read", "--scope", "profiles.write", *(NAMES if lists else [])]
     create = ["key", "create", "--name", "bench", *scopes, "--organization"]
     path.write_text("".join(service(program, *create, f"organization {n}", url) for n in range(ORGANIZATIONS)))
     return path

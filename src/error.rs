@@ -33,7 +33,7 @@ pub enum Error {
          {mutable}."
     )]
     InvalidUpdateMask { refused: String, mutable: String },
-    #[error("The page token is not one of this profile's list. Start again without one.")]
+    #[error("The page token is not one of this list. Start again without one.")]
     InvalidPageToken,
     #[error("The resume token is none of this organization's. Begin without one.")]
     InvalidResumeToken,

@@ -5,6 +5,8 @@ mod duration;
 mod key;
 mod organization;
 mod serve;
+mod signals;
+mod watch;
 
 use std::{
     io::{self, Write as _},
@@ -48,6 +50,8 @@ enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Follow an organization's profiles: one JSON line for each message of WatchProfiles, on standard output.
+    Watch(watch::WatchArgs),
     /// Bring the database's schema up to date; serving does so too.
     Migrate(DatabaseArgs),
 }
@@ -93,6 +97,7 @@ pub fn main() -> ExitCode {
             Command::Serve(args) => serve::run(args).await,
             Command::Organization(command) => organization::run(command).await,
             Command::Key(command) => key::run(command).await,
+            Command::Watch(args) => watch::run(args).await,
             Command::Migrate(args) => database::migrate(args).await,
         }
     });

@@ -3,13 +3,10 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use clap::Args;
-use tokio::{
-    net::{TcpListener, TcpSocket, lookup_host},
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, database::DatabaseArgs, duration, key, organization, print_and_commit};
+use super::{Failure, database::DatabaseArgs, duration, key, organization, print_and_commit, signals::Signals};
 use crate::{
     clock,
     read::Batches,
@@ -58,7 +55,7 @@ pub struct ServeArgs {
 
 /// Serves until SIGTERM or Ctrl-C, then drains. A second signal ends the program at once.
 pub async fn run(args: ServeArgs) -> Result<(), Failure> {
-    let mut signals = Signals::new().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
+    let mut signals = Signals::new()?;
     let connections = files::connections(args.max_connections.into(), args.database.connections());
     let connections = connections.map_err(Failure::failed)?;
     let opening = async {
@@ -166,32 +163,6 @@ Try it in a second terminal:
         print_and_commit(tx, greeting).await?;
     }
     Ok(())
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// Cancels the token at the first signal and ends at the second.
-    async fn twice(&mut self, stop: &CancellationToken) {
-        self.next().await;
-        stop.cancel();
-        self.next().await;
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 #[cfg(test)]

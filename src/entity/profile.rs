@@ -5,6 +5,8 @@ use std::fmt;
 use sea_orm::{FromQueryResult, entity::prelude::*};
 use serde::Serialize;
 
+use crate::value;
+
 // `Eq` and `Serialize` serve the history, which compares and records rows as they serialize.
 #[derive(Clone, PartialEq, Eq, Serialize, DeriveEntityModel)]
 #[sea_orm(table_name = "profile")]
@@ -29,6 +31,13 @@ pub struct Model {
     pub postal_code: Option<String>,
     pub created_at: DateTimeUtc,
     pub updated_at: DateTimeUtc,
+}
+
+impl Model {
+    /// The name as it is compared. It is stored beside the row and is no part of it: nobody sets, reads or records it.
+    pub fn sort_name(&self) -> String {
+        value::sort_name(&self.last_name, &self.first_name)
+    }
 }
 
 /// Who has an e-mail and a phone number.

@@ -6,8 +6,10 @@ mod change;
 mod codec;
 mod convert;
 mod identifier;
+pub mod json;
 mod key;
 mod mask;
+mod page;
 mod profile;
 mod query;
 pub mod status;
@@ -18,7 +20,7 @@ pub mod watch;
 use chrono::{DateTime, Utc};
 use tonic::{Request, Response, metadata::MetadataValue};
 
-use self::status::Unrepeatable;
+use self::{page::Tokens, status::Unrepeatable};
 use crate::{
     clock,
     entity::profile::Model,
@@ -59,11 +61,12 @@ pub struct Api {
     profiles: Profiles,
     feed: Feed,
     writer: Writer,
+    tokens: Tokens,
 }
 
 impl Api {
-    pub const fn new(store: Store, profiles: Profiles, feed: Feed, writer: Writer) -> Self {
-        Self { store, profiles, feed, writer }
+    pub fn new(store: Store, profiles: Profiles, feed: Feed, writer: Writer) -> Self {
+        Self { store, profiles, feed, writer, tokens: Tokens::default() }
     }
 
     /// The way of every write: who, what, and the one function that does it.

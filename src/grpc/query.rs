@@ -2,43 +2,94 @@
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 use super::{
-    Api, auth,
-    pb::{self, profile_query_service_server::ProfileQueryService},
+    Api, auth, page,
+    pb::{
+        self, find_profile_request::By, look_up_profile_request::By as LookUpBy,
+        profile_query_service_server::ProfileQueryService,
+    },
     stream::StreamEnd,
     watch::Watch,
 };
-use crate::error::Error;
+use crate::{
+    clock,
+    error::{Error, Result},
+    profile::fields::Input,
+    read::{self, Filter, Position},
+    telemetry,
+    value::{self, Rule},
+};
+
+/// How many profiles a batch has at the most.
+const LARGEST_BATCH: usize = 100;
+
+/// How many violations of a batch are named: an error travels in headers, which clients limit.
+const NAMED_VIOLATIONS: usize = 20;
+
+/// How many profiles are counted.
+const LARGEST_COUNT: i32 = 10_000;
 
 #[tonic::async_trait]
 impl ProfileQueryService for Api {
     async fn batch_get_profiles(
         &self,
-        _request: Request<pb::BatchGetProfilesRequest>,
+        request: Request<pb::BatchGetProfilesRequest>,
     ) -> Result<Response<pb::BatchGetProfilesResponse>, Status> {
-        Err(Error::NotServed.into())
+        let author = auth::author(&request)?;
+        let ids = batch(request.into_inner())?;
+        let (profiles, missing) = read::profiles(&self.store, author.organization_id, &ids).await?;
+        telemetry::note_profiles(profiles.iter().map(|profile| profile.id));
+        Ok(Response::new(pb::BatchGetProfilesResponse {
+            profiles: profiles.into_iter().map(pb::Profile::from).collect(),
+            missing_ids: missing.iter().map(Uuid::to_string).collect(),
+        }))
     }
 
     async fn look_up_profile(
         &self,
-        _request: Request<pb::LookUpProfileRequest>,
+        request: Request<pb::LookUpProfileRequest>,
     ) -> Result<Response<pb::Profile>, Status> {
-        Err(Error::NotServed.into())
+        let author = auth::author(&request)?;
+        Ok(self.find(author.organization_id, request.into_inner().by.map(By::from)).await?)
     }
 
     async fn list_profiles(
         &self,
-        _request: Request<pb::ListProfilesRequest>,
+        request: Request<pb::ListProfilesRequest>,
     ) -> Result<Response<pb::ListProfilesResponse>, Status> {
-        Err(Error::NotServed.into())
+        let organization = auth::author(&request)?.organization_id;
+        let pb::ListProfilesRequest { page_size, page_token, name_prefix, dob } = request.into_inner();
+        let mut input = Input::default();
+        let size = page::size(&mut input, page_size);
+        let filter = filter(input, &name_prefix, &dob)?;
+        let list = name_of(organization, &filter);
+        let after = self
+            .tokens
+            .open(&self.store, &list, &page_token)
+            .await?
+            .map(|position| position_in(&position))
+            .transpose()?;
+        let rows = read::list(&self.store, organization, &filter, after, size + 1).await?;
+        let (profiles, more) = page::fill(rows.into_iter().map(|row| Ok(pb::Profile::from(row))), size)?;
+        telemetry::note_profiles(profiles.iter().map(|profile| &profile.id));
+        let next_page_token = match profiles.last().filter(|_| more) {
+            Some(profile) => self.tokens.seal(&self.store, &list, &position_out(profile)).await?,
+            None => String::new(),
+        };
+        Ok(Response::new(pb::ListProfilesResponse { profiles, next_page_token }))
     }
 
     async fn count_profiles(
         &self,
-        _request: Request<pb::CountProfilesRequest>,
+        request: Request<pb::CountProfilesRequest>,
     ) -> Result<Response<pb::CountProfilesResponse>, Status> {
-        Err(Error::NotServed.into())
+        let author = auth::author(&request)?;
+        let pb::CountProfilesRequest { name_prefix, dob } = request.into_inner();
+        let filter = filter(Input::default(), &name_prefix, &dob)?;
+        let (count, truncated) = read::count(&self.store, author.organization_id, &filter, LARGEST_COUNT).await?;
+        Ok(Response::new(pb::CountProfilesResponse { count, truncated }))
     }
 
     type WatchProfilesStream = BoxStream<'static, Result<pb::WatchProfilesResponse, Status>>;
@@ -52,4 +103,62 @@ impl ProfileQueryService for Api {
         let watch = Watch::begin(self.feed.clone(), author.organization_id, request.into_inner(), end).await?;
         Ok(Response::new(watch.messages().map_err(Status::from).boxed()))
     }
+}
+
+impl From<LookUpBy> for By {
+    fn from(by: LookUpBy) -> Self {
+        match by {
+            LookUpBy::Email(email) => Self::Email(email),
+            LookUpBy::PhoneNumber(number) => Self::PhoneNumber(number),
+            LookUpBy::Identifier(identifier) => Self::Identifier(identifier),
+        }
+    }
+}
+
+/// The ids of a batch.
+fn batch(request: pb::BatchGetProfilesRequest) -> Result<Vec<Uuid>> {
+    let pb::BatchGetProfilesRequest { ids } = request;
+    let mut input = Input::default();
+    input.judge(
+        "ids",
+        match ids.len() {
+            0 => Err(Rule::Required),
+            1..=LARGEST_BATCH => Ok(()),
+            _ => Err(Rule::TooMany(LARGEST_BATCH)),
+        },
+    );
+    let ids = ids.iter().enumerate().map(|(n, id)| input.id(&format!("ids[{n}]"), id)).collect();
+    input.finish(ids).map_err(|refused| match refused {
+        Error::InvalidFields(mut violations) => {
+            violations.truncate(NAMED_VIOLATIONS);
+            Error::InvalidFields(violations)
+        }
+        refused => refused,
+    })
+}
+
+/// Whom a list has.
+fn filter(mut input: Input, name_prefix: &str, dob: &str) -> Result<Filter> {
+    let name = input.optional("name_prefix", name_prefix, value::line::<200>).unwrap_or_default();
+    let dob = input.optional("dob", dob, value::date_of_birth(clock::now()));
+    input.finish(Filter { name: value::fold(&name), dob })
+}
+
+/// What a page token is bound to. The name comes last: nothing else has line breaks.
+fn name_of(organization: Uuid, filter: &Filter) -> String {
+    let Filter { name, dob } = filter;
+    let dob = dob.map(|dob| dob.to_string()).unwrap_or_default();
+    format!("ListProfiles\n{organization}\n{dob}\n{name}")
+}
+
+/// Where the next page begins: after this profile, as it was named.
+fn position_out(profile: &pb::Profile) -> String {
+    let name = |name: &Option<String>| name.clone().unwrap_or_default();
+    format!("{} {}", profile.id, value::sort_name(&name(&profile.last_name), &name(&profile.first_name)))
+}
+
+fn position_in(position: &str) -> Result<Position> {
+    let (id, sort_name) = position.split_once(' ').ok_or(Error::InvalidPageToken)?;
+    let id = Uuid::try_parse(id).map_err(|_| Error::InvalidPageToken)?;
+    Ok(Position { sort_name: sort_name.to_owned(), id })
 }

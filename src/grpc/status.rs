@@ -171,6 +171,7 @@ const fn field_reason(rule: Rule) -> &'static str {
     match rule {
         Rule::Required | Rule::EmailOrPhone => "REQUIRED",
         Rule::Length(_) => "TOO_LONG",
+        Rule::TooMany(_) => "TOO_MANY",
         Rule::Selectors => "TOO_MANY_VARIATION_SELECTORS",
         Rule::Control => "CONTROL_CHARACTER",
         Rule::Separator => "SEPARATOR",
@@ -255,7 +256,7 @@ mod tests {
     Unimplemented UNIMPLEMENTED [] There is no such method.
     InvalidArgument INVALID_FIELDS [BadRequest] Invalid fields: profile.dob must be a real date in the form YYYY-MM-DD, such as 1995-10-01, not before 1900-01-01 and not in the future.
     InvalidArgument INVALID_UPDATE_MASK [] The update mask cannot have `role`. It must be empty, or `*` alone, or name fields that can be changed: first_name, email.
-    InvalidArgument INVALID_PAGE_TOKEN [] The page token is not one of this profile's list. Start again without one.
+    InvalidArgument INVALID_PAGE_TOKEN [] The page token is not one of this list. Start again without one.
     InvalidArgument REQUEST_ID_REUSED [] The request id has been used with another request. Use a new one.
     Unauthenticated API_KEY_MISSING [] An API key is required: send it as cv-api-key, or as a bearer token in authorization.
     Unauthenticated API_KEY_INVALID [] The API key is unknown, expired or revoked.
@@ -286,6 +287,7 @@ mod tests {
         insta::assert_snapshot!(table.join("\n"), @r"
     REQUIRED is required
     TOO_LONG must be at most 0 characters
+    TOO_MANY must not be more than 0
     TOO_MANY_VARIATION_SELECTORS must not have more variation selectors than characters
     CONTROL_CHARACTER must not contain control characters
     SEPARATOR must not contain the separators U+2028 and U+2029
@@ -309,6 +311,7 @@ mod tests {
     TIME_AHEAD must not be more than 5 minutes ahead of the server's clock
     REQUIRED is required, or phone_number
     NEGATIVE must not be negative
+    NOT_WITH_TOKEN must not be set beside a resume token
     OUTPUT_ONLY is output only
     ");
     }

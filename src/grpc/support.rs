@@ -1,34 +1,20 @@
 //! SupportService.
 
 use futures_util::stream::Empty;
-use prost::Message as _;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{
-    Api, answer, auth, change,
+    Api, answer, auth, change, page,
     pb::{self, find_profile_request::By, support_service_server::SupportService},
 };
 use crate::{
-    entity::profile_change,
     error::{Error, Result},
     profile::fields::Input,
     read::{self, Contact},
     telemetry,
     value::{self, Rule},
 };
-
-/// How many changes a page has where the request does not say.
-const DEFAULT_PAGE: u64 = 50;
-
-/// How many changes a page has at the most.
-const LARGEST_PAGE: u64 = 200;
-
-/// How many bytes a page has at the most, besides its token: well below what clients of gRPC take (4 MiB).
-const LARGEST_ANSWER: usize = 256 * 1024;
-
-/// What a change costs on its page besides itself: its tag and its length, in bytes.
-const FIELD: usize = 5;
 
 #[tonic::async_trait]
 impl SupportService for Api {
@@ -50,10 +36,7 @@ impl SupportService for Api {
 
     async fn find_profile(&self, request: Request<pb::FindProfileRequest>) -> Result<Response<pb::Profile>, Status> {
         let author = auth::author(&request)?;
-        let contact = contact(request.into_inner().by)?;
-        let profile = read::profile_by(&self.store, author.organization_id, &contact).await?;
-        telemetry::note_profile(profile.id);
-        Ok(answer(profile))
+        Ok(self.find(author.organization_id, request.into_inner().by).await?)
     }
 
     async fn list_profile_changes(
@@ -64,7 +47,7 @@ impl SupportService for Api {
         let Page { id, below, size } = Page::parse(request.into_inner())?;
         telemetry::note_profile(id);
         let rows = read::changes(&self.store, &self.profiles, author.organization_id, id, below, size + 1).await?;
-        let (changes, more) = page(rows, size)?;
+        let (changes, more) = page::fill(rows.into_iter().map(pb::ProfileChange::try_from), size)?;
         let next = changes.last().filter(|_| more).map(|change| page_token(id, change.revision));
         Ok(Response::new(pb::ListProfileChangesResponse { changes, next_page_token: next.unwrap_or_default() }))
     }
@@ -93,18 +76,13 @@ impl SupportService for Api {
     }
 }
 
-/// The changes that fit on a page, one at least, and whether there are more.
-fn page(rows: Vec<profile_change::Model>, size: u64) -> Result<(Vec<pb::ProfileChange>, bool)> {
-    let (mut changes, mut bytes) = (Vec::new(), 0);
-    for row in rows {
-        let change = pb::ProfileChange::try_from(row)?;
-        bytes += change.encoded_len() + FIELD;
-        if changes.len() as u64 == size || (bytes > LARGEST_ANSWER && !changes.is_empty()) {
-            return Ok((changes, true));
-        }
-        changes.push(change);
+impl Api {
+    /// The organization's profile that a caller tells of.
+    pub(super) async fn find(&self, organization: Uuid, by: Option<By>) -> Result<Response<pb::Profile>> {
+        let profile = read::profile_by(&self.store, organization, &contact(by)?).await?;
+        telemetry::note_profile(profile.id);
+        Ok(answer(profile))
     }
-    Ok((changes, false))
 }
 
 /// What the caller tells, in its stored form.
@@ -134,10 +112,7 @@ impl Page {
         let pb::ListProfileChangesRequest { id, page_size, page_token } = request;
         let mut input = Input::default();
         let id = input.id("id", &id);
-        let size = match input.judge("page_size", u64::try_from(page_size).map_err(|_| Rule::Negative)) {
-            0 => DEFAULT_PAGE,
-            size => size.min(LARGEST_PAGE),
-        };
+        let size = page::size(&mut input, page_size);
         let page = input.finish(Self { id, below: i64::MAX, size })?;
         match &*value::clean(&page_token) {
             "" => Ok(page),

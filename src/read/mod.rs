@@ -3,9 +3,12 @@
 pub mod feed;
 mod profiles;
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 pub use self::profiles::{Batches, Profiles};
+pub use crate::store::name::{Filter, Position};
 
 use crate::{
     entity::{api_key, organization, profile, profile_change},
@@ -18,7 +21,42 @@ pub async fn profile(profiles: &Profiles, organization: Uuid, id: Uuid) -> Resul
     profiles.find(organization, id).await?.ok_or(Error::ProfileNotFound(Some(id)))
 }
 
-/// What a caller tells support.
+/// The organization's profiles with these ids, and the ids of which it has none: in the order of the ids, each once.
+pub async fn profiles(store: &Store, organization: Uuid, ids: &[Uuid]) -> Result<(Vec<profile::Model>, Vec<Uuid>)> {
+    let found = store::profile::find_all(store, organization, ids).await?;
+    let mut rows: HashMap<_, _> = found.into_iter().map(|profile| (profile.id, Some(profile))).collect();
+    let (mut profiles, mut missing) = (Vec::with_capacity(rows.len()), Vec::new());
+    for id in ids {
+        // What has been taken, or was found missing, is there as none.
+        match rows.insert(*id, None) {
+            Some(Some(profile)) => profiles.push(profile),
+            Some(None) => {}
+            None => missing.push(*id),
+        }
+    }
+    Ok((profiles, missing))
+}
+
+/// The organization's profiles that the filter has after a position, in the order of their names: `limit` at least, if
+/// there are so many.
+pub async fn list(
+    store: &Store,
+    organization: Uuid,
+    filter: &Filter,
+    after: Option<Position>,
+    limit: u64,
+) -> Result<Vec<profile::Model>> {
+    store::name::list(store, organization, filter, after, limit).await
+}
+
+/// How many profiles of the organization the filter has, at most `most`, and whether there are more.
+pub async fn count(store: &Store, organization: Uuid, filter: &Filter, most: i32) -> Result<(i32, bool)> {
+    let counted = store::name::count(store, organization, filter, most.unsigned_abs() + 1).await?;
+    let count = i32::try_from(counted).unwrap_or(i32::MAX);
+    Ok((count.min(most), count > most))
+}
+
+/// What a caller tells of a person.
 pub enum Contact {
     Email(String),
     PhoneNumber(String),

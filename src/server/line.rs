@@ -50,6 +50,8 @@ impl LogLine {
             key_id = Empty,
             key_state = Empty,
             profile_id = Empty,
+            profiles = Empty,
+            profile_ids = Empty,
             reason = Empty
         );
         let quiet = matches!(access, Some(Access::Health | Access::HealthWatch | Access::Reflection));

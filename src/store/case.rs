@@ -41,7 +41,7 @@ pub async fn in_status_besides(
 pub async fn save(connection: &mut PinnedConnection, cases: &[Model]) -> Result<()> {
     for case in cases {
         let mut sql = Sql::new(connection.backend());
-        sql.push("INSERT INTO profile_case (").columns::<Entity>("").push(") ").rows::<Entity>(&[case], None);
+        sql.push("INSERT INTO profile_case (").columns::<Entity>("").push(") ").rows::<Entity>(&[case], &[]);
         sql.push(" ON CONFLICT (organization_id, case_id) DO UPDATE SET ");
         for (n, column) in [Column::Status, Column::StatusTime].into_iter().enumerate() {
             let name = column.as_str();

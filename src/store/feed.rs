@@ -211,7 +211,7 @@ async fn insert(connection: &mut PinnedConnection, places: &[feed::Model]) -> Re
     let places: Vec<_> = places.iter().collect();
     for piece in pieces_of(backend, &places) {
         let mut sql = Sql::new(backend);
-        sql.push("INSERT INTO feed (").columns::<feed::Entity>("").push(") ").rows::<feed::Entity>(piece, None);
+        sql.push("INSERT INTO feed (").columns::<feed::Entity>("").push(") ").rows::<feed::Entity>(piece, &[]);
         connection.fetch(sql.build()).await?;
     }
     Ok(())

@@ -8,11 +8,13 @@ pub mod failure;
 pub mod feed;
 pub mod history;
 pub mod key;
+pub mod name;
 pub mod organization;
 pub mod profile;
 pub mod request;
 mod rows;
 pub mod save;
+pub mod secret;
 
 use std::{
     fs, io,

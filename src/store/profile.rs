@@ -28,6 +28,16 @@ pub async fn walk(store: &Store, organization: Uuid, above: Uuid, limit: u64) ->
     store.all(query.build(store.backend())).await
 }
 
+/// The organization's profiles with these ids, in any order.
+pub async fn find_all(store: &Store, organization: Uuid, ids: &[Uuid]) -> Result<Vec<Model>> {
+    let mut sql = select(store.backend());
+    sql.is_in("id", ids);
+    // Compared here, or SQLite might read the whole organization.
+    let mut found = store.all::<Model>(sql.build()).await?;
+    found.retain(|profile| profile.organization_id == organization);
+    Ok(found)
+}
+
 /// The profiles with these ids by organization and id, of whichever organization: who asks for many compares both. A row
 /// that cannot be read is an error of its own.
 pub async fn read(connection: &mut PinnedConnection, ids: &[Uuid]) -> Result<Vec<((Uuid, Uuid), Result<Model>)>> {
@@ -90,7 +100,7 @@ pub async fn owners(
 }
 
 /// The beginning of a query for whole profiles.
-fn select(backend: DbBackend) -> Sql {
+pub(super) fn select(backend: DbBackend) -> Sql {
     let mut sql = Sql::new(backend);
     sql.push("SELECT ").columns::<Entity>("").push(" FROM profile WHERE ");
     sql

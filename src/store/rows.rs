@@ -19,6 +19,11 @@ impl Sql {
         Self { backend, text: String::with_capacity(4096), values: Vec::new() }
     }
 
+    /// What the database speaks.
+    pub const fn backend(&self) -> DbBackend {
+        self.backend
+    }
+
     /// Adds this text.
     pub fn push(&mut self, text: &str) -> &mut Self {
         self.text.push_str(text);
@@ -43,15 +48,15 @@ impl Sql {
         self
     }
 
-    /// Adds rows of a table, and a last column with one more value for each, if there is one: as the body of a common table
-    /// expression. PostgreSQL gets a parameter a column, so that the text is the same for every number of rows but one.
-    pub fn rows<E: EntityTrait>(&mut self, rows: &[&E::Model], last: Option<&[i64]>) -> &mut Self
+    /// Adds rows of a table, and further columns with a value for each row: as the body of a common table expression.
+    /// PostgreSQL gets a parameter a column, so that the text is the same for every number of rows but one.
+    pub fn rows<E: EntityTrait>(&mut self, rows: &[&E::Model], further: &[Vec<Value>]) -> &mut Self
     where
         E::Model: ModelTrait<Entity = E>,
     {
         match (self.backend, rows) {
             (DbBackend::Postgres, [row]) => {
-                self.push("SELECT ").row::<E>(row, last.map(|last| last[0]));
+                self.push("SELECT ").row::<E>(row, further.iter().map(|values| &values[0]));
             }
             (DbBackend::Postgres, rows) => {
                 self.push("SELECT * FROM unnest(");
@@ -60,30 +65,31 @@ impl Sql {
                     let array = Value::Array(E::Model::get_value_type(column), Some(Box::new(values)));
                     self.push(if n == 0 { "" } else { ", " }).bind(array);
                 }
-                if let Some(last) = last {
-                    self.push(", ").bind(last.to_vec().into());
+                for values in further {
+                    let kind = values[0].array_type();
+                    self.push(", ").bind(Value::Array(kind, Some(Box::new(values.clone()))));
                 }
                 self.push(")");
             }
             (_, rows) => {
                 for (n, row) in rows.iter().enumerate() {
                     self.push(if n == 0 { "VALUES (" } else { ", (" });
-                    self.row::<E>(row, last.map(|last| last[n])).push(")");
+                    self.row::<E>(row, further.iter().map(|values| &values[n])).push(")");
                 }
             }
         }
         self
     }
 
-    fn row<E: EntityTrait>(&mut self, row: &E::Model, last: Option<i64>) -> &mut Self
+    fn row<'a, E: EntityTrait>(&mut self, row: &E::Model, further: impl Iterator<Item = &'a Value>) -> &mut Self
     where
         E::Model: ModelTrait<Entity = E>,
     {
         for (n, column) in E::Column::iter().enumerate() {
             self.push(if n == 0 { "" } else { ", " }).bind(row.get(column));
         }
-        if let Some(last) = last {
-            self.push(", ").bind(last.into());
+        for value in further {
+            self.push(", ").bind(value.clone());
         }
         self
     }
@@ -134,7 +140,7 @@ impl Sql {
 }
 
 /// The values, the last one repeated up to a power of two: so there are few texts, each of which is compiled once.
-fn padded<T>(values: &[T]) -> impl Iterator<Item = &T> {
+pub fn padded<T>(values: &[T]) -> impl Iterator<Item = &T> {
     let missing = values.len().next_power_of_two() - values.len();
     values.iter().chain(values.last().into_iter().cycle().take(missing))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use sea_orm::{DbBackend, EntityTrait, IdenStatic as _, Iterable as _, ModelTrait};
+use sea_orm::{DbBackend, EntityTrait, IdenStatic as _, Iterable as _, ModelTrait, Value};
 use uuid::Uuid;
 
 use super::{
@@ -22,6 +22,9 @@ use crate::{
     error::{Error, Result},
 };
 
+/// The column beside those of a row that has its name as it is compared.
+const SORT_NAME: &str = "sort_name";
+
 /// Rows of profiles with all that is stored with them.
 pub struct Rows<'a> {
     pub profiles: Vec<&'a profile::Model>,
@@ -35,14 +38,21 @@ pub struct Rows<'a> {
 pub async fn create(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Result<()> {
     let Rows { profiles, expected: _, history, claims } = rows;
     if connection.backend() == DbBackend::Sqlite {
-        insert::<profile::Entity>(connection, profiles).await?;
+        for piece in pieces(profiles) {
+            let mut sql = Sql::new(DbBackend::Sqlite);
+            sql.push("INSERT INTO profile (");
+            named(&mut sql).push(") ").rows::<profile::Entity>(piece, &[sort_names(piece)]);
+            connection.fetch(sql.build()).await.map_err(unsaved)?;
+        }
         insert_history(connection, history).await?;
         return insert::<write_request::Entity>(connection, claims).await;
     }
     let mut sql = Sql::new(DbBackend::Postgres);
-    sql.push("WITH n (").columns::<profile::Entity>("").push(") AS (").rows::<profile::Entity>(profiles, None);
-    sql.push("), s AS (INSERT INTO profile (").columns::<profile::Entity>("").push(") SELECT ");
-    sql.columns::<profile::Entity>("").push(" FROM n RETURNING id)");
+    sql.push("WITH n (");
+    named(&mut sql).push(") AS (").rows::<profile::Entity>(profiles, &[sort_names(profiles)]);
+    sql.push("), s AS (INSERT INTO profile (");
+    named(&mut sql).push(") SELECT ");
+    named(&mut sql).push(" FROM n RETURNING id)");
     beside(&mut sql, history, claims);
     connection.fetch(sql.build()).await.map_err(unsaved).map(drop)
 }
@@ -55,14 +65,13 @@ pub async fn update(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
         // Nobody can have changed them: the transaction has had the one writer since they were loaded. An indexed column
         // that does not change is not set: SQLite would write its index anew.
         let changed: HashSet<_> = history.iter().flat_map(|row| row.fields.split_ascii_whitespace()).collect();
-        let indexed = [Column::Email, Column::PhoneNumber].map(|column| column.as_str());
-        let is_set =
-            |column: &str| column != Column::Id.as_str() && (changed.contains(column) || !indexed.contains(&column));
+        let is_set = |column: &str| is_rewritten(column, &changed);
         let mut updated = Vec::with_capacity(profiles.len());
         for piece in pieces(profiles) {
             let mut sql = Sql::new(DbBackend::Sqlite);
-            sql.push("INSERT INTO profile (").columns::<profile::Entity>("").push(") ");
-            sql.rows::<profile::Entity>(piece, None).push(" ON CONFLICT (id) DO");
+            sql.push("INSERT INTO profile (");
+            named(&mut sql).push(") ").rows::<profile::Entity>(piece, &[sort_names(piece)]);
+            sql.push(" ON CONFLICT (id) DO");
             set(&mut sql, "UPDATE SET ", "excluded.", is_set);
             sql.push(" RETURNING id");
             updated.extend(ids(connection, sql).await?);
@@ -72,8 +81,9 @@ pub async fn update(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
         return Ok(updated);
     }
     let mut sql = Sql::new(DbBackend::Postgres);
-    sql.push("WITH n (").columns::<profile::Entity>("").push(", expected) AS (");
-    sql.rows::<profile::Entity>(profiles, Some(expected));
+    let expected = expected.iter().map(|revision| (*revision).into()).collect();
+    sql.push("WITH n (");
+    named(&mut sql).push(", expected) AS (").rows::<profile::Entity>(profiles, &[sort_names(profiles), expected]);
     // In the order of ids, or groups of two replicas would deadlock.
     sql.push("), l AS (SELECT p.id FROM profile p JOIN n ON p.id = n.id AND p.revision = n.expected ");
     sql.push("ORDER BY p.id FOR UPDATE OF p SKIP LOCKED), s AS (");
@@ -90,14 +100,35 @@ pub async fn claim(connection: &mut PinnedConnection, claims: &[&write_request::
     }
     let mut sql = Sql::new(DbBackend::Postgres);
     sql.push("INSERT INTO write_request (").columns::<write_request::Entity>("").push(") ");
-    sql.rows::<write_request::Entity>(claims, None);
+    sql.rows::<write_request::Entity>(claims, &[]);
     connection.fetch(sql.build()).await.map_err(unsaved).map(drop)
+}
+
+/// Adds all columns of a profile's row.
+fn named(sql: &mut Sql) -> &mut Sql {
+    sql.columns::<profile::Entity>("").push(", ").push(SORT_NAME)
+}
+
+/// What the rows have in the last of them.
+fn sort_names(profiles: &[&profile::Model]) -> Vec<Value> {
+    profiles.iter().map(|profile| profile.sort_name().into()).collect()
+}
+
+/// Whether SQLite sets a column of a row whose fields of these names have changed.
+fn is_rewritten(column: &str, changed: &HashSet<&str>) -> bool {
+    let any_of = |columns: &[Column]| columns.iter().any(|column| changed.contains(column.as_str()));
+    match column {
+        SORT_NAME => any_of(&[Column::LastName, Column::FirstName]),
+        "id" | "organization_id" => false,
+        "email" | "phone_number" | "dob" => changed.contains(column),
+        _ => true,
+    }
 }
 
 /// Sets these columns from this source.
 fn set(sql: &mut Sql, update: &str, source: &str, is_set: impl Fn(&str) -> bool) {
     sql.push(" ").push(update);
-    let columns = Column::iter().map(|column| column.as_str()).filter(|column| is_set(column));
+    let columns = Column::iter().map(|column| column.as_str()).chain([SORT_NAME]).filter(|column| is_set(column));
     for (n, column) in columns.enumerate() {
         sql.push(if n == 0 { "" } else { ", " }).push(column).push(" = ").push(source).push(column);
     }
@@ -106,13 +137,13 @@ fn set(sql: &mut Sql, update: &str, source: &str, is_set: impl Fn(&str) -> bool)
 /// What is stored beside the profiles `s` that were: their history, which waits for its place in the feed, and their claims.
 fn beside(sql: &mut Sql, history: &[&profile_change::Model], claims: &[&write_request::Model]) {
     sql.push(", h (").columns::<profile_change::Entity>("").push(") AS (");
-    sql.rows::<profile_change::Entity>(history, None).push("), i AS (INSERT INTO profile_change (");
+    sql.rows::<profile_change::Entity>(history, &[]).push("), i AS (INSERT INTO profile_change (");
     sql.columns::<profile_change::Entity>("").push(") SELECT ").columns::<profile_change::Entity>("h.");
     sql.push(" FROM h JOIN s ON s.id = h.profile_id RETURNING organization_id, profile_id, revision), ");
     sql.push("p AS (INSERT INTO feed_pending (organization_id, profile_id, revision) SELECT * FROM i)");
     if !claims.is_empty() {
         sql.push(", c (").columns::<write_request::Entity>("").push(") AS (");
-        sql.rows::<write_request::Entity>(claims, None).push("), r AS (INSERT INTO write_request (");
+        sql.rows::<write_request::Entity>(claims, &[]).push("), r AS (INSERT INTO write_request (");
         sql.columns::<write_request::Entity>("").push(") SELECT ").columns::<write_request::Entity>("c.");
         sql.push(" FROM c JOIN s ON s.id = c.profile_id)");
     }
@@ -147,7 +178,7 @@ where
     for piece in pieces(rows) {
         let mut sql = Sql::new(DbBackend::Sqlite);
         sql.push("INSERT INTO ").push(E::default().table_name()).push(" (").columns::<E>("").push(") ");
-        sql.rows::<E>(piece, None);
+        sql.rows::<E>(piece, &[]);
         connection.fetch(sql.build()).await.map_err(unsaved)?;
     }
     Ok(())

@@ -57,6 +57,17 @@ pub fn note_profile(id: impl Display) {
     Span::current().record("profile_id", display(id));
 }
 
+/// How many profiles a line names at the most.
+const NAMED_PROFILES: usize = 200;
+
+/// Puts the profiles that a call sends, and their number, into the call's log line.
+pub fn note_profiles(ids: impl ExactSizeIterator<Item = impl Display>) {
+    let span = Span::current();
+    span.record("profiles", ids.len());
+    let named: Vec<_> = ids.take(NAMED_PROFILES).map(|id| id.to_string()).collect();
+    span.record("profile_ids", named.join(" "));
+}
+
 /// Puts the key that made a call into the call's log line.
 pub fn note_key(id: impl Display) {
     Span::current().record("key_id", display(id));

@@ -83,6 +83,7 @@ fn line(now: DateTime<Utc>, level: Level, Fields(mut fields): Fields) -> String 
     if level != Level::INFO {
         words.push(level.to_string());
     }
+    fields.remove("profile_ids"); // they would fill the terminal
     let message = fields.remove("message").unwrap_or_default();
     if let Some(outcome) = fields.remove("code") {
         let method = fields.remove("method").unwrap_or_default();
@@ -150,6 +151,12 @@ mod tests {
              profile=01a1fe3c-5c7d-7a31-9d8e-3f2a1b0c4d5e key=956a583fb42f4f37 \
              request=01a200e6-d0b1-7064-a7d6-27bcc67c8000\n"
         );
+    }
+
+    #[test]
+    fn the_line_of_a_list_has_how_many_profiles_were_sent_and_not_which() {
+        let list = [("code", "Ok"), ("method", "/x/ListProfiles"), ("profile_ids", "1 2"), ("profiles", "2")];
+        assert_eq!(shown_line(Level::INFO, &list), "10:00:00.123Z Ok ListProfiles profiles=2\n");
     }
 
     #[test]

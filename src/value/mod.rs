@@ -3,6 +3,7 @@
 mod country;
 mod date;
 mod email;
+mod fold;
 mod key;
 mod phone;
 mod text;
@@ -11,6 +12,7 @@ pub use self::{
     country::{country, state},
     date::date_of_birth,
     email::email,
+    fold::{fold, sort_name},
     key::KeyText,
     phone::phone_number,
     text::{clean, etag, identifier, line, lines, name, postal_code},
@@ -25,6 +27,8 @@ pub enum Rule {
     Required,
     #[error("must be at most {0} characters")]
     Length(usize),
+    #[error("must not be more than {0}")]
+    TooMany(usize),
     #[error("must not have more variation selectors than characters")]
     Selectors,
     #[error("must not contain control characters")]

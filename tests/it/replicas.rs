@@ -1,6 +1,7 @@
 //! Two replicas on one database.
 
 use std::{
+    env, mem,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -60,6 +61,52 @@ async fn one_may_be_killed_or_restarted_and_nothing_is_lost() {
         let served = log.iter().filter(|line| line.contains("CreateProfile")).count();
         assert!(served > 0, "a replica takes no load");
     }
+}
+
+/// How many people are looked for, unless `PROFILE_TEST_WRITES` says it.
+const WRITES: usize = 250;
+
+/// Who looks at once.
+const WRITERS: usize = 8;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_has_acknowledged_the_other_finds_at_once() {
+    let database = Arc::new(Database::create());
+    let replicas = [Service::on(Arc::clone(&database), []), Service::on(Arc::clone(&database), [])];
+    replicas[0].organization("north").await;
+    let key = replicas[0].key("north", &["profiles.read", "profiles.write", "profiles.list"]);
+    let clients = [replicas[0].client(&key).await, replicas[1].client(&key).await];
+    let wanted = env::var("PROFILE_TEST_WRITES").map_or(WRITES, |number| number.parse().expect("a number"));
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let [mut one, mut other] = clients.clone();
+        writers.spawn(async move {
+            for number in (writer..wanted).step_by(WRITERS) {
+                let (first, last) = (format!("Ada{number}"), format!("B\u{fc}ron{number}"));
+                let email = format!("{number}@example.com");
+                let person = json!({ "firstName": first, "lastName": last, "email": email, "dob": "1985-12-10" });
+                let person = one.create(person).await.expect("a new profile");
+                found(&other, &person, &format!("buron{number} ada{number}"), &email).await;
+                // And what the other changes, the first one finds.
+                mem::swap(&mut one, &mut other);
+                let email = format!("{number}@example.org");
+                let person = one.patch(&person, json!({ "lastName": format!("King{number}"), "email": email })).await;
+                found(&other, &person.expect("patched"), &format!("king{number} ada{number}"), &email).await;
+            }
+        });
+    }
+    writers.join_all().await;
+    assert_eq!(usize::try_from(writes(&database).await), Ok(wanted));
+    println!("{wanted} creates and as many changes, each found at once through the other replica");
+}
+
+/// Whether each query answers this profile, and none another one.
+async fn found(replica: &Client, person: &Json, name: &str, email: &str) {
+    let list = json!({ "profiles": [person] });
+    let call = async |rpc: &str, request: Json| replica.call(&format!("ProfileQueryService/{rpc}"), request).await;
+    assert_eq!(call("ListProfiles", json!({ "namePrefix": name })).await.as_ref(), Ok(&list));
+    assert_eq!(call("BatchGetProfiles", json!({ "ids": [person["id"]] })).await.as_ref(), Ok(&list));
+    assert_eq!(call("LookUpProfile", json!({ "email": email })).await.as_ref(), Ok(person));
 }
 
 async fn writes(database: &Database) -> i64 {

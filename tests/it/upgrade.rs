@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::harness::{Database, Service};
 
@@ -19,4 +19,76 @@ async fn a_program_serves_a_schema_that_a_newer_one_has_left_and_warns() {
     let ada = north.person(json!({})).await;
     north.patch(&ada, json!({ "city": "London" })).await.expect("patched");
     assert_eq!(north.changes(&ada).await.len(), 2);
+}
+
+/// More than are filled in at once.
+const PEOPLE: usize = 10_001;
+
+#[tokio::test]
+async fn people_of_the_first_schema_are_found_by_name_after_the_upgrade() {
+    let database = Arc::new(Database::create());
+    let key = {
+        let service = Service::on(Arc::clone(&database), []);
+        let north = service.organization("north").await;
+        north.person(json!({ "firstName": "Zo\u{eb}", "lastName": "M\u{dc}LLER", "dob": "1985-12-10" })).await;
+        service.key("north", &["profiles.list", "profiles.write"])
+    };
+    to_the_first_schema(&database).await;
+    many_more(&database).await;
+    // Replicas start at once: one fills in, the other waits.
+    let replicas = [(); 2].map(|()| {
+        let database = Arc::clone(&database);
+        std::thread::spawn(|| Service::on(database, []))
+    });
+    for replica in replicas.map(|replica| replica.join().expect("a service")) {
+        let north = replica.client(&key).await;
+        let list = async |request: Json| north.call("ProfileQueryService/ListProfiles", request).await.expect("a list");
+        let found = list(json!({ "namePrefix": "muller z" })).await;
+        assert_eq!(found["profiles"][0]["firstName"], "Zo\u{eb}");
+        assert_eq!(found["profiles"].as_array().expect("a list").len(), 1);
+        assert_eq!(list(json!({ "namePrefix": "zoe", "dob": "1985-12-10" })).await, found);
+        for number in ["00000", "07777", "10000"] {
+            let found = list(json!({ "namePrefix": format!("angstrom {number} ada") })).await;
+            assert_eq!(found["profiles"].as_array().expect("a list").len(), 1, "{number}");
+        }
+        north.person(json!({ "lastName": "New" })).await;
+    }
+    assert_eq!(database.number("SELECT COUNT(*) AS number FROM profile WHERE sort_name = ''").await, 0);
+}
+
+/// Takes back what later migrations have made.
+async fn to_the_first_schema(database: &Database) {
+    for statement in [
+        "DROP INDEX profile_sort_name",
+        "DROP INDEX profile_dob_sort_name",
+        "ALTER TABLE profile DROP COLUMN sort_name",
+        "DROP TABLE secret",
+        "DELETE FROM seaql_migrations WHERE version = 'm20261126_000001_sort_name'",
+    ] {
+        database.execute(statement).await;
+    }
+}
+
+/// People of the organization of the one who is there.
+async fn many_more(database: &Database) {
+    let last = PEOPLE - 1;
+    let (numbers, name, id) = if database.is_postgres() {
+        (format!("SELECT n FROM generate_series(0, {last}) n"), "lpad(n::text, 5, '0')", "gen_random_uuid()")
+    } else {
+        (
+            format!(
+                "SELECT n FROM (WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n < {last}) \
+                 SELECT n FROM s)"
+            ),
+            "printf('%05d', n)",
+            "randomblob(16)",
+        )
+    };
+    database
+        .execute(&format!(
+            "INSERT INTO profile (id, organization_id, revision, locked, role, first_name, last_name, created_at, \
+             updated_at) SELECT {id}, p.organization_id, 1, p.locked, p.role, 'Ada', '\u{c5}ngstr\u{f6}m ' || {name}, \
+             p.created_at, p.updated_at FROM ({numbers}) AS numbers, profile p WHERE p.first_name = 'Zo\u{eb}'"
+        ))
+        .await;
 }

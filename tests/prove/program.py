@@ -16,12 +16,14 @@ START_SECONDS = 20
 
 
 class Program:
-    """A server with an organization and a key, on a new SQLite database unless it is given another, empty one."""
+    """A server with an organization and a key, on a new SQLite database unless it is given another, empty one. With a
+    key it is one more on a database that has both."""
 
-    def __init__(self, path: Path, *flags: str, database: str | None = None) -> None:
+    def __init__(self, path: Path, *flags: str, database: str | None = None, key: str | None = None) -> None:
         self.path = path
         self.flags = flags
         self.database = database
+        self.key = key
 
     async def __aenter__(self) -> Program:
         self._files = tempfile.TemporaryDirectory(prefix="prove.")
@@ -34,9 +36,9 @@ class Program:
             with self.log_file.open("wb") as log:  # a file, which never keeps the program from logging
                 self.process = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stderr=log)
             self.port = await self._listening()
-            self._command("organization", "create", "north")
-            scopes = ["--scope", "profiles.read,profiles.write"]
-            self.key = self._command("key", "create", "--organization", "north", "--name", "t", *scopes)
+            if self.key is None:
+                self._command("organization", "create", "north")
+                self.key = self.new_key("t")
         except BaseException:
             await self.__aexit__()
             raise
@@ -47,6 +49,10 @@ class Program:
             self.process.kill()
             self.process.wait()
         self._files.cleanup()
+
+    def new_key(self, name: str) -> str:
+        scopes = ["--scope", "profiles.read,profiles.write,profiles.list"]
+        return self._command("key", "create", "--organization", "north", "--name", name, *scopes)
 
     def cpu_seconds(self) -> float:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()

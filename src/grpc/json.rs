@@ -1,0 +1,20 @@
+//! The messages of the contract as JSON, by the descriptors.
+
+use std::sync::LazyLock;
+
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+
+use super::pb;
+use crate::error::{Error, Result};
+
+static POOL: LazyLock<Option<DescriptorPool>> = LazyLock::new(|| DescriptorPool::decode(pb::DESCRIPTORS).ok());
+
+/// A message of this name in the package, as one line.
+pub fn line(name: &str, message: &impl Message) -> Result<String> {
+    let bytes = message.encode_to_vec();
+    let descriptor = POOL.as_ref().and_then(|pool| pool.get_message_by_name(&format!("profiles.v1.{name}")));
+    let message = descriptor.and_then(|descriptor| DynamicMessage::decode(descriptor, bytes.as_slice()).ok());
+    let line = message.and_then(|message| serde_json::to_string(&message).ok());
+    line.ok_or_else(|| Error::Internal(format!("{name} has no JSON")))
+}
