@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_client(false)
         .build_transport(false)
+        .codec_path("crate::grpc::codec::Codec")
         .skip_debug(["profiles.v1"]) // a request is all PII: no `{:?}` may print one
         .compile_fds(compiler.file_descriptor_set())?;
 

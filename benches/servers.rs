@@ -48,7 +48,7 @@ async fn serve(args: ServeArgs) -> Result<(), Box<dyn Error>> {
     tracing::info!(address = %listener.local_addr()?, "listening");
     let age = std::time::Duration::from_mins(5);
     let reads = Batches { queries: QUERIES, profiles: 1 };
-    let limits = Limits { in_flight: 512, reads, connections: 1024, connection_age: age, drain: age };
+    let limits = Limits { in_flight: 512, streams: 1, reads, connections: 1024, connection_age: age, drain: age };
     let server = Server::new(vec![listener], store, limits);
     let stop = CancellationToken::new();
     let stopping = stop.clone();
@@ -57,8 +57,8 @@ async fn serve(args: ServeArgs) -> Result<(), Box<dyn Error>> {
         stopping.cancel();
     });
     match args.server {
-        Kind::OneQueryACall => server.run(stop).await?,
-        Kind::Floor => server.run_with(Floor(somebody()), stop).await?,
+        Kind::OneQueryACall => server.run(stop).await,
+        Kind::Floor => server.run_with(Floor(somebody()), stop).await,
     };
     Ok(())
 }

@@ -39,10 +39,6 @@ pub enum Error {
     InvalidResumeToken,
     #[error("The change of the resume token is not there, such as after a restore. Begin anew, without a token.")]
     ResumeTokenExpired,
-    #[error(
-        "The stream has ended, because the server drains or its connection has reached its age. Go on from the last token."
-    )]
-    StreamEnded,
     #[error("The request id has been used with another request. Use a new one.")]
     RequestIdReused,
     #[error("An API key is required: send it as cv-api-key, or as a bearer token in authorization.")]
@@ -73,6 +69,11 @@ pub enum Error {
     TransactionConflict { cause: String, retryable: bool },
     #[error("The service has too much to do at once. Try again later.")]
     Overloaded,
+    #[error(
+        "The stream has ended, because the server drains, its connection has reached its age, or it is not read. Go on from \
+         the last token."
+    )]
+    StreamEnded,
     #[error("The deadline is over. A write may have been made: repeat it with the same request id.")]
     DeadlineExceeded,
     #[error("The database cannot be reached. Try again later.")]

@@ -35,6 +35,11 @@ pub struct ServeArgs {
     #[arg(long, env = "PROFILE_MAX_IN_FLIGHT", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
     max_in_flight: u16,
 
+    /// Streams open at once, a quarter of them by one key; the next one is refused with OVERLOADED. They are no calls in
+    /// flight.
+    #[arg(long, env = "PROFILE_MAX_STREAMS", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
+    max_streams: u16,
+
     /// Connections at the most, as far as open files allow; the next one is closed at once.
     #[arg(long, env = "PROFILE_MAX_CONNECTIONS", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
@@ -69,6 +74,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let limits = Limits {
         in_flight: args.max_in_flight.into(),
+        streams: args.max_streams.into(),
         reads: Batches::default(),
         connections,
         connection_age: args.max_connection_age,
@@ -80,10 +86,9 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         tracing::info!(%address, %database, version = super::VERSION, "listening");
     }
     tokio::select! {
-        ended = serving => match ended {
-            Ok(Drained::Whole) => tracing::info!("drained"),
-            Ok(Drained::Cut) => tracing::warn!("the drain deadline cut calls off"),
-            Err(error) => return Err(Failure::failed(format!("serving failed: {error}"))),
+        drained = serving => match drained {
+            Drained::Whole => tracing::info!("drained"),
+            Drained::Cut => tracing::warn!("the drain deadline cut calls off"),
         },
         () = signals.twice(&stop) => return Err(Failure::failed("stopped at once by a second signal")),
     }

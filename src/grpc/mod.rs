@@ -3,6 +3,7 @@
 pub mod auth;
 mod case;
 mod change;
+mod codec;
 mod convert;
 mod identifier;
 pub mod json;
@@ -12,6 +13,7 @@ mod page;
 mod profile;
 mod query;
 pub mod status;
+pub mod stream;
 mod support;
 pub mod watch;
 

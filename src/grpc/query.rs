@@ -1,7 +1,6 @@
 //! ProfileQueryService.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -11,6 +10,7 @@ use super::{
         self, find_profile_request::By, look_up_profile_request::By as LookUpBy,
         profile_query_service_server::ProfileQueryService,
     },
+    stream::StreamEnd,
     watch::Watch,
 };
 use crate::{
@@ -99,7 +99,7 @@ impl ProfileQueryService for Api {
         request: Request<pb::WatchProfilesRequest>,
     ) -> Result<Response<Self::WatchProfilesStream>, Status> {
         let author = auth::author(&request)?;
-        let end = CancellationToken::new();
+        let StreamEnd(end) = auth::extension(&request)?;
         let watch = Watch::begin(self.feed.clone(), author.organization_id, request.into_inner(), end).await?;
         Ok(Response::new(watch.messages().map_err(Status::from).boxed()))
     }

@@ -46,7 +46,6 @@ const fn code(error: &Error) -> (Code, &'static str) {
         Error::InvalidPageToken => (Code::InvalidArgument, "INVALID_PAGE_TOKEN"),
         Error::InvalidResumeToken => (Code::InvalidArgument, "INVALID_RESUME_TOKEN"),
         Error::ResumeTokenExpired => (Code::OutOfRange, "RESUME_TOKEN_EXPIRED"),
-        Error::StreamEnded => (Code::Unavailable, "STREAM_ENDED"),
         Error::RequestIdReused => (Code::InvalidArgument, "REQUEST_ID_REUSED"),
         Error::ApiKeyMissing => (Code::Unauthenticated, "API_KEY_MISSING"),
         Error::ApiKeyInvalid => (Code::Unauthenticated, "API_KEY_INVALID"),
@@ -62,6 +61,7 @@ const fn code(error: &Error) -> (Code, &'static str) {
         Error::EtagMismatch => (Code::Aborted, "ETAG_MISMATCH"),
         Error::TransactionConflict { .. } => (Code::Aborted, "TRANSACTION_CONFLICT"),
         Error::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
+        Error::StreamEnded => (Code::Unavailable, "STREAM_ENDED"),
         Error::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
         Error::DatabaseUnavailable(_) => (Code::Unavailable, "DATABASE_UNAVAILABLE"),
         Error::OutcomeUnknown(_) => (Code::Unavailable, "OUTCOME_UNKNOWN"),
@@ -243,6 +243,7 @@ mod tests {
             Error::EtagMismatch,
             Error::TransactionConflict { cause: cause(), retryable: true },
             Error::Overloaded,
+            Error::StreamEnded,
             Error::DeadlineExceeded,
             Error::DatabaseUnavailable(cause()),
             Error::OutcomeUnknown(cause()),
@@ -271,6 +272,7 @@ mod tests {
     Aborted ETAG_MISMATCH [never again] The etag is not the profile's current one. Read the profile again.
     Aborted TRANSACTION_CONFLICT [RetryInfo pushback] Other writes were in the way. Try again.
     ResourceExhausted OVERLOADED [RetryInfo pushback] The service has too much to do at once. Try again later.
+    Unavailable STREAM_ENDED [] The stream has ended, because the server drains, its connection has reached its age, or it is not read. Go on from the last token.
     DeadlineExceeded DEADLINE_EXCEEDED [] The deadline is over. A write may have been made: repeat it with the same request id.
     Unavailable DATABASE_UNAVAILABLE [RetryInfo pushback] The database cannot be reached. Try again later.
     Unavailable OUTCOME_UNKNOWN [] The write may have been made or not. Repeat it with the same request id.

@@ -1,4 +1,4 @@
-//! An answer on its way: what of it waits to be read is counted, and a stream has its line, permit and deadline with it.
+//! An answer on its way: what of it waits to be read is counted, and a stream has its course with it.
 
 use std::{
     pin::Pin,
@@ -10,16 +10,16 @@ use axum::{
     Error as BodyError,
     body::{Body, Bytes, HttpBody},
 };
+use futures_util::FutureExt as _;
 use http::HeaderMap;
 use http_body::Frame;
-use tokio::{sync::OwnedSemaphorePermit, time::Sleep};
 use tonic::Status;
 
 use super::{
-    line::LogLine,
+    course::{Course, Progress},
     peer::{Backlog, Held, Peer},
 };
-use crate::{error::Error, grpc::status};
+use crate::grpc::status;
 
 /// The body of an answer.
 pub struct Answer {
@@ -30,30 +30,25 @@ pub struct Answer {
     pub course: Option<Course>,
 }
 
-/// What a stream has with it to its end. A call that answers one message has ended when that is ready.
-pub struct Course {
-    pub line: LogLine,
-    /// Among the streams of its kind.
-    pub _permit: OwnedSemaphorePermit,
-    /// The caller's deadline.
-    pub deadline: Option<Pin<Box<Sleep>>>,
-}
-
 impl Answer {
-    /// The next frame, or the end that the deadline makes.
+    /// The next frame, or the end that the guard makes.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(Course { line, deadline, .. }) = &mut self.course else {
+        let Some(Course { line, ended, .. }) = &mut self.course else {
             return Pin::new(&mut self.body).poll_frame(context);
         };
         let span = line.span.clone();
         let _noted_there = span.enter();
-        let late = deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready());
-        let frame = if late {
-            Some(Ok(end(&Error::DeadlineExceeded.into())))
+        let frame = if !ended.is_terminated()
+            && let Poll::Ready(Ok(error)) = ended.poll_unpin(context)
+        {
+            Some(Ok(end(&error.into())))
         } else {
             ready!(Pin::new(&mut self.body).poll_frame(context))
         };
         let Some(Ok(frame)) = frame else { return Poll::Ready(frame) };
+        if let (Some(sent), Some(data)) = (&mut line.sent, frame.data_ref()) {
+            sent.count(data);
+        }
         let Some(trailers) = frame.trailers_ref() else { return Poll::Ready(Some(Ok(frame))) };
         let status = Status::from_header_map(trailers);
         line.code = status.as_ref().map(Status::code);
@@ -65,7 +60,11 @@ impl Answer {
     /// Counts these bytes until they have been sent.
     fn count(&self, data: Bytes) -> Bytes {
         let held = self.backlog.wait(&self.peer, data.len());
-        Bytes::from_owner(Unread { data, _held: held })
+        let progress = self.course.as_ref().map(|course| Arc::clone(&course.progress));
+        if let Some(progress) = &progress {
+            progress.wait();
+        }
+        Bytes::from_owner(Unread { data, _held: held, progress })
     }
 }
 
@@ -97,10 +96,19 @@ impl HttpBody for Answer {
 struct Unread {
     data: Bytes,
     _held: Held,
+    progress: Option<Arc<Progress>>,
 }
 
 impl AsRef<[u8]> for Unread {
     fn as_ref(&self) -> &[u8] {
         &self.data
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        if let Some(progress) = &self.progress {
+            progress.take();
+        }
     }
 }

@@ -7,8 +7,7 @@ use http::{HeaderMap, HeaderName};
 /// The longest that a call may take until its answer begins, whatever its caller allows.
 pub const CEILING: Duration = Duration::from_secs(10);
 
-/// How much earlier than the caller's deadline ours is: tonic has a timer of its own, which starts earlier and answers
-/// CANCELLED.
+/// How much earlier than the caller's deadline ours is: its own timer starts earlier, and it is to read our answer.
 const MARGIN: Duration = Duration::from_millis(100);
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");

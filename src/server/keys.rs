@@ -1,6 +1,7 @@
 //! Who a presented API key stands for.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -86,6 +87,16 @@ impl Keys {
             None => Ok(row.clone()),
             Some(scope) => Err(Error::ScopeMissing(scope)),
         }
+    }
+
+    /// Those of these keys that are not known, or no longer current, by one query.
+    pub async fn invalid_of(&self, lookups: Vec<String>, now: DateTime<Utc>) -> Result<Vec<String>> {
+        if lookups.is_empty() {
+            return Ok(lookups);
+        }
+        let rows = store::in_time(store::key::look_up_all(&self.store, &lookups)).await?;
+        let valid: HashSet<_> = rows.iter().filter(|row| ended(row, now).is_none()).map(|row| &row.id).collect();
+        Ok(lookups.into_iter().filter(|lookup| !valid.contains(lookup)).collect())
     }
 
     async fn look_up(&self, lookup: &str, peer: &Peer) -> Result<Arc<Remembered>> {

@@ -15,8 +15,8 @@ use axum::{
 use futures_util::{FutureExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep_until, timeout},
+    sync::Semaphore,
+    time::{Instant, timeout},
     try_join,
 };
 use tokio_util::sync::CancellationToken;
@@ -24,12 +24,15 @@ use tonic::{Code, Status};
 use tracing::Instrument as _;
 
 use super::{
-    answer::{Answer, Course},
+    answer::Answer,
+    connection,
+    course::{Course, Until},
     deadline,
     keys::Keys,
     line::LogLine,
     message,
     peer::{Backlog, Peer},
+    streams::{Place, Streams},
 };
 use crate::{
     clock,
@@ -37,6 +40,7 @@ use crate::{
     grpc::{
         auth::{self, Access},
         status::{self, Unrepeatable},
+        stream::StreamEnd,
     },
     profile::change::Author,
     scope::Scope,
@@ -53,17 +57,19 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What a call must pass before a handler sees it.
 pub struct Admission {
-    pub keys: Keys,
+    pub keys: Arc<Keys>,
     /// One for each call in flight.
     pub permits: Arc<Semaphore>,
+    /// Streams that need a key, which are no calls in flight.
+    pub streams: Arc<Streams>,
     /// Cancelled when the server is to drain.
     pub stop: CancellationToken,
     /// What waits for peers to read it, or to send the rest of it.
     pub backlog: Arc<Backlog>,
 }
 
-/// What is answered, and the permit of a stream among its kind.
-type Admitted = (Response, Option<OwnedSemaphorePermit>);
+/// What is answered, and a stream's place among those of its kind.
+type Admitted = (Response, Option<Place>);
 
 /// Serves one call and logs it.
 pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request, next: Next) -> Response {
@@ -86,16 +92,19 @@ pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request,
     let answered = async {
         let admitted = timeout(until_it_answers, admission.admit(access, &peer, request, next)).await;
         let admitted = admitted.unwrap_or(Err(Error::DeadlineExceeded));
-        let (response, permit) = admitted.unwrap_or_else(|error| (Status::from(error).into_http(), None));
-        (explained(response, &unrepeatable), permit)
+        let (response, place) = admitted.unwrap_or_else(|error| (Status::from(error).into_http(), None));
+        (explained(response, &unrepeatable), place)
     };
-    let (mut response, permit) = answered.instrument(line.span.clone()).await;
+    let (mut response, place) = answered.instrument(line.span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, request_id);
     drop(under_way);
-    let course = match (permit, response.extensions().get()) {
-        (Some(permit), None) => {
-            let deadline = allowed.map(|allowed| Box::pin(sleep_until(started + allowed)));
-            Some(Course { line, _permit: permit, deadline })
+    let course = match (place, response.extensions().get()) {
+        (Some(place), None) => {
+            let first_message = matches!(access, Some(Access::Stream(_))).then(|| started + deadline::CEILING);
+            let until = Until { first_message, end: allowed.and_then(|allowed| started.checked_add(allowed)) };
+            let (course, guard) = Course::begin(line, &peer, place, until);
+            connection::guard(guard);
+            Some(course)
         }
         (_, status) => {
             line.code = Some(status.map_or(Code::Ok, Status::code));
@@ -135,30 +144,51 @@ impl Admission {
             None => Err(Error::UnknownMethod),
             Some(Access::Health) => Ok((next.run(self.whole(request, LARGEST_QUESTION, peer).await?).await, None)),
             Some(Access::HealthWatch) => {
-                let permit = keyless_stream(peer)?;
-                Ok((next.run(self.whole(request, LARGEST_QUESTION, peer).await?).await, Some(permit)))
+                let place = keyless_stream(peer)?;
+                Ok((next.run(self.whole(request, LARGEST_QUESTION, peer).await?).await, Some(place)))
             }
             // It answers as long as it is asked: its stream ends where the drain begins.
             Some(Access::Reflection) => {
-                let permit = keyless_stream(peer)?;
-                Ok((next.run(request.map(|body| self.until_stop(body))).await, Some(permit)))
+                let place = keyless_stream(peer)?;
+                Ok((next.run(request.map(|body| self.until_stop(body))).await, Some(place)))
             }
-            Some(access @ (Access::AnyKey | Access::Key(_) | Access::Stream(_))) => {
-                let scope = match access {
-                    Access::Key(scope) | Access::Stream(scope) => Some(scope),
-                    _ => None,
-                };
-                let (head, body) = request.into_parts();
-                // At once, so that nothing is left where it is not counted; a key that is refused is told first.
-                let message = message::read(body, LARGEST_MESSAGE, &self.backlog, peer).map(Ok);
-                let (author, message) = try_join!(self.authenticate(&head.headers, scope, peer), message)?;
-                let mut request = Request::from_parts(head, message?.into());
-                let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
-                request.extensions_mut().insert(author);
-                request.extensions_mut().insert(Permit::from(permit));
-                Ok((next.run(request).await, None))
-            }
+            Some(Access::AnyKey) => self.answer(None, peer, request, next).await,
+            Some(Access::Key(scope)) => self.answer(Some(scope), peer, request, next).await,
+            Some(Access::Stream(scope)) => self.stream(scope, peer, request, next).await,
         }
+    }
+
+    /// Answers one message, as a call in flight.
+    async fn answer(&self, scope: Option<Scope>, peer: &Arc<Peer>, request: Request, next: Next) -> Result<Admitted> {
+        let mut request = self.authenticated(request, scope, peer).await?.0;
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        request.extensions_mut().insert(Permit::from(permit));
+        Ok((next.run(request).await, None))
+    }
+
+    /// Answers a stream, which is no call in flight: it may stay open for long, and does little.
+    async fn stream(&self, scope: Scope, peer: &Arc<Peer>, request: Request, next: Next) -> Result<Admitted> {
+        let (mut request, key_id) = self.authenticated(request, Some(scope), peer).await?;
+        let place = self.streams.enter(&key_id)?;
+        request.extensions_mut().insert(StreamEnd(peer.ending.clone()));
+        Ok((next.run(request).await, Some(place)))
+    }
+
+    /// The request with its whole message and its author, and the author's key.
+    async fn authenticated(
+        &self,
+        request: Request,
+        scope: Option<Scope>,
+        peer: &Arc<Peer>,
+    ) -> Result<(Request, String)> {
+        let (head, body) = request.into_parts();
+        // At once, so that nothing is left where it is not counted; a key that is refused is told first.
+        let message = message::read(body, LARGEST_MESSAGE, &self.backlog, peer).map(Ok);
+        let (author, message) = try_join!(self.authenticate(&head.headers, scope, peer), message)?;
+        let mut request = Request::from_parts(head, message?.into());
+        let key_id = author.key_id.clone();
+        request.extensions_mut().insert(author);
+        Ok((request, key_id))
     }
 
     /// Who makes a call with this key.
@@ -180,9 +210,10 @@ impl Admission {
     }
 }
 
-/// A permit among the streams that the peer may have open without a key: no peer's keep another's out.
-fn keyless_stream(peer: &Peer) -> Result<OwnedSemaphorePermit> {
-    Arc::clone(&peer.keyless_streams).try_acquire_owned().map_err(|_| Error::Overloaded)
+/// A place among the streams that the peer may have open without a key: no peer's keep another's out.
+fn keyless_stream(peer: &Peer) -> Result<Place> {
+    let permit = Arc::clone(&peer.keyless_streams).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+    Ok(Place::without_key(permit))
 }
 
 /// The answer, which says why where tonic itself has refused, and whether the call may be repeated.
@@ -232,8 +263,9 @@ mod tests {
         let url = format!("sqlite://{}/profiles.db?mode=rwc", directory.path().display()).into();
         let store = Store::connect(&DatabaseUrl::parse(&url).expect("a URL"), 1).await.expect("a database");
         Arc::new(Admission {
-            keys: Keys::new(store, TaskTracker::new()),
+            keys: Arc::new(Keys::new(store, TaskTracker::new())),
             permits: Arc::new(Semaphore::new(1)),
+            streams: Arc::new(Streams::new(1)),
             stop: CancellationToken::new(),
             backlog: Arc::default(),
         })

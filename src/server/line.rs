@@ -13,9 +13,29 @@ pub struct LogLine {
     pub span: Span,
     /// How the call has ended.
     pub code: Option<Code>,
+    /// What was sent on a stream.
+    pub sent: Option<Sent>,
     started: Instant,
     /// Health and reflection are asked all the time, and are about nobody.
     quiet: bool,
+}
+
+/// What was sent on a stream.
+#[derive(Default)]
+pub struct Sent {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Sent {
+    /// Counts whole messages, each in its frame: a flag, four bytes of length, and as many bytes.
+    pub fn count(&mut self, mut frames: &[u8]) {
+        self.bytes += frames.len() as u64;
+        while let Some(([_compressed, length @ ..], rest)) = frames.split_first_chunk::<5>() {
+            self.messages += 1;
+            frames = rest.get(u32::from_be_bytes(*length) as usize..).unwrap_or_default();
+        }
+    }
 }
 
 impl LogLine {
@@ -35,7 +55,7 @@ impl LogLine {
             reason = Empty
         );
         let quiet = matches!(access, Some(Access::Health | Access::HealthWatch | Access::Reflection));
-        Self { span, code: None, started: Instant::now(), quiet }
+        Self { span, code: None, sent: None, started: Instant::now(), quiet }
     }
 }
 
@@ -43,12 +63,27 @@ impl Drop for LogLine {
     fn drop(&mut self) {
         let code = self.code.map_or_else(|| "caller went away".to_owned(), |code| format!("{code:?}"));
         let duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let (messages, bytes) = self.sent.as_ref().map(|Sent { messages, bytes }| (*messages, *bytes)).unzip();
         self.span.in_scope(|| {
             if self.quiet {
-                tracing::debug!(code, duration_us, "call");
+                tracing::debug!(code, duration_us, messages, bytes, "call");
             } else {
-                tracing::info!(code, duration_us, "call");
+                tracing::info!(code, duration_us, messages, bytes, "call");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_messages_are_counted_with_their_frames() {
+        let mut sent = Sent::default();
+        for frames in [&[0, 0, 0, 0, 0][..], &[0, 0, 0, 0, 2, 8, 1, 0, 0, 0, 0, 1, 9], &[]] {
+            sent.count(frames);
+        }
+        assert_eq!((sent.messages, sent.bytes), (3, 18));
     }
 }

@@ -14,9 +14,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 
 use super::peer::Peer;
 
@@ -42,21 +40,21 @@ pub fn accept(
     max: usize,
     age: Duration,
     stop: &CancellationToken,
-) -> ReceiverStream<io::Result<Connection>> {
+) -> mpsc::Receiver<Connection> {
     let (opened, connections) = mpsc::channel(1);
     let permits = Arc::new(Semaphore::new(max));
     for listener in listeners {
         let accepting = accept_on(listener, Arc::clone(&permits), age + GRACE, opened.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(accepting));
     }
-    ReceiverStream::new(connections)
+    connections
 }
 
 async fn accept_on(
     listener: TcpListener,
     permits: Arc<Semaphore>,
     longest: Duration,
-    opened: mpsc::Sender<io::Result<Connection>>,
+    opened: mpsc::Sender<Connection>,
 ) {
     loop {
         match listener.accept().await {
@@ -75,14 +73,9 @@ async fn accept_on(
 }
 
 /// Hands a connection over once its preface has come in time. Any other is closed without a word.
-async fn open(
-    stream: TcpStream,
-    permit: OwnedSemaphorePermit,
-    longest: Duration,
-    opened: mpsc::Sender<io::Result<Connection>>,
-) {
+async fn open(stream: TcpStream, permit: OwnedSemaphorePermit, longest: Duration, opened: mpsc::Sender<Connection>) {
     if let Ok(Ok(connection)) = timeout(PREFACE_DEADLINE, Connection::open(stream, permit, longest)).await {
-        let _ = opened.send(Ok(connection)).await; // nobody is there to take it during a drain
+        let _ = opened.send(connection).await; // nobody is there to take it during a drain
     }
 }
 
@@ -116,6 +109,11 @@ impl Connection {
             Err(io::ErrorKind::InvalidData.into())
         }
     }
+
+    /// The other end.
+    pub fn peer(&self) -> Arc<Peer> {
+        Arc::clone(&self.peer)
+    }
 }
 
 /// Says why a peer gets no answer, if it speaks TLS (RFC 8446 section 5.1: a handshake record), once in a while.
@@ -125,14 +123,6 @@ fn hint(preface: &[u8]) {
     if preface.starts_with(&[22, 3]) && last.is_none_or(|last| last.elapsed() >= HINTS) {
         *last = Some(Instant::now());
         tracing::warn!("a peer spoke TLS, which this port does not: grpcurl needs -plaintext");
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Arc<Peer>;
-
-    fn connect_info(&self) -> Arc<Peer> {
-        Arc::clone(&self.peer)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The server: built once, then it serves until it is told to stop.
 
 mod answer;
+mod connection;
+mod course;
 mod deadline;
 pub mod files;
 mod health;
@@ -10,21 +12,24 @@ mod line;
 mod listen;
 mod message;
 mod peer;
+mod streams;
 mod sweep;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::middleware::from_fn_with_state;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{service::Routes, transport::server::Server as Transport};
+use tonic::service::Routes;
 use tonic_reflection::server as reflection;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::{
+    connection::Http,
     health::Health,
     keys::Keys,
     layers::{Admission, LARGEST_MESSAGE, LARGEST_QUESTION},
+    streams::Streams,
 };
 use crate::{
     grpc::{
@@ -44,26 +49,6 @@ use crate::{
     write::{Writer, sequencer},
 };
 
-/// Calls at once on one connection.
-const STREAMS: u32 = 100;
-
-/// What a peer may send on a stream before anyone reads it, in bytes.
-const WINDOW: u32 = 64 * 1024;
-
-/// The same on all streams of its connection. h2 ends a connection of which more than half of it is taken up by short
-/// frames, at 256 bytes each: those of calls that were cancelled count too, until they have been taken on.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-
-/// The largest list of headers that is read, in bytes.
-const LARGEST_HEADERS: u32 = 16 * 1024;
-
-/// Calls of a connection that may have been cancelled before they were taken on: one more ends it. Callers who give up
-/// early make many hundreds of them while a busy machine does something else. Each keeps 0.6 KB until the connection ends.
-const MOST_CANCELLED: usize = 4000;
-
-/// How often a silent peer is asked whether it lives, and how long it may take to answer.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
-
 /// Why reading the compiled descriptors cannot fail.
 const DESCRIPTORS_ARE_OURS: &str = "build.rs has written the descriptors";
 
@@ -72,12 +57,14 @@ const DESCRIPTORS_ARE_OURS: &str = "build.rs has written the descriptors";
 pub struct Limits {
     /// Calls in flight.
     pub in_flight: usize,
+    /// Streams.
+    pub streams: usize,
     /// Queries for profiles.
     pub reads: Batches,
     /// Connections.
     pub connections: usize,
     /// The age at which a connection is ended once its calls are, so that balancers spread the load anew; a tenth more
-    /// or less, so that replicas that start at once do not end theirs at once.
+    /// or less.
     pub connection_age: Duration,
     /// How long a drain may take.
     pub drain: Duration,
@@ -106,24 +93,12 @@ impl Server {
     }
 
     /// Serves until `stop` is cancelled, then drains: no new connection, NOT_SERVING, every call in flight answered.
-    ///
-    /// # Errors
-    ///
-    /// Fails where connections can no longer be served.
-    pub async fn run(self, stop: CancellationToken) -> Result<Drained, tonic::transport::Error> {
+    pub async fn run(self, stop: CancellationToken) -> Drained {
         self.serve(|api| api, stop).await
     }
 
     /// As [`Server::run`], with other handlers of `ProfileService`: a benchmark measures what is around them.
-    ///
-    /// # Errors
-    ///
-    /// As [`Server::run`].
-    pub async fn run_with(
-        self,
-        handlers: impl ProfileService,
-        stop: CancellationToken,
-    ) -> Result<Drained, tonic::transport::Error> {
+    pub async fn run_with(self, handlers: impl ProfileService, stop: CancellationToken) -> Drained {
         self.serve(|_| Arc::new(handlers), stop).await
     }
 
@@ -131,7 +106,7 @@ impl Server {
         self,
         handlers: impl FnOnce(Arc<Api>) -> Arc<P>,
         stop: CancellationToken,
-    ) -> Result<Drained, tonic::transport::Error> {
+    ) -> Drained {
         let Self { listeners, store, limits } = self;
         let tasks = TaskTracker::new();
         let (reporter, health_service) = tonic_health::server::health_reporter();
@@ -144,13 +119,17 @@ impl Server {
         sequencer::start(store.clone(), feed.heads().clone(), saved, &tasks, stop.clone());
         let api = Arc::new(Api::new(store.clone(), profiles, feed, writer));
         let profile_service = ProfileServiceServer::from_arc(handlers(Arc::clone(&api)));
+        let keys = Arc::new(Keys::new(store.clone(), tasks.clone()));
+        let streams = Arc::new(Streams::new(limits.streams));
+        Arc::clone(&streams).watch(Arc::clone(&keys), &tasks, stop.clone());
         let admission = Admission {
-            keys: Keys::new(store.clone(), tasks.clone()),
+            keys,
             permits: Arc::new(Semaphore::new(limits.in_flight)),
+            streams,
             stop: stop.clone(),
             backlog: Arc::default(),
         };
-        let services = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
+        let calls = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
             .add_service(
                 reflection().build_v1().expect(DESCRIPTORS_ARE_OURS).max_decoding_message_size(LARGEST_QUESTION),
             )
@@ -170,36 +149,26 @@ impl Server {
             .into_axum_router()
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(Arc::new(admission), layers::call));
-        let connections = listen::accept(listeners, limits.connections, limits.connection_age.mul_f64(1.1), &stop);
-        let serving = Transport::builder()
-            .max_concurrent_streams(STREAMS)
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_max_header_list_size(LARGEST_HEADERS)
-            .http2_max_pending_accept_reset_streams(Some(MOST_CANCELLED))
-            .http2_keepalive_interval(Some(KEEPALIVE.0))
-            .http2_keepalive_timeout(Some(KEEPALIVE.1))
-            .max_connection_age(limits.connection_age.mul_f64(rand::random_range(0.9..=1.1)))
-            .add_routes(Routes::from(services))
-            .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
-
-        let mut serving = pin!(serving);
-        let ended = tokio::select! {
-            ended = &mut serving => Some(ended),
-            () = stop.cancelled() => None,
-        };
+        let mut opened = listen::accept(listeners, limits.connections, limits.connection_age.mul_f64(1.1), &stop);
+        let http = Http::new(calls, limits.connection_age, stop.clone());
+        let connections = TaskTracker::new();
+        while let Some(Some(connection)) = stop.run_until_cancelled(opened.recv()).await {
+            connections.spawn(http.clone().serve(connection));
+        }
         tracing::info!("draining");
+        // The calls of a peer that has not been taken on are none: it is closed, and so are the ports.
+        drop((opened, http));
         let drain = async {
-            match ended {
-                Some(ended) => ended?,
-                None => serving.await?,
+            for ending in [connections, tasks] {
+                ending.close();
+                ending.wait().await;
             }
-            tasks.close();
-            tasks.wait().await;
             store.close().await;
-            Ok(Drained::Whole)
         };
-        timeout(limits.drain, drain).await.unwrap_or(Ok(Drained::Cut))
+        match timeout(limits.drain, drain).await {
+            Ok(()) => Drained::Whole,
+            Err(_) => Drained::Cut,
+        }
     }
 }
 

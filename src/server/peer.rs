@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What may wait for all peers together, in bytes.
 const MOST: usize = 64 * 1024 * 1024;
@@ -30,6 +30,10 @@ pub struct Peer {
     pub under_way: AtomicUsize,
     /// One for each stream that needs no key.
     pub keyless_streams: Arc<Semaphore>,
+    /// Its streams that have not ended.
+    pub streams: TaskTracker,
+    /// Cancelled where its streams are to end: the server drains, or the connection has reached its age.
+    pub ending: CancellationToken,
     /// Keys are looked up one after the other, so that unknown ones keep nobody else's waiting.
     pub key_lookup: Semaphore,
     /// Whether it has ever presented a key that is valid.
@@ -45,6 +49,8 @@ impl Default for Peer {
         Self {
             under_way: AtomicUsize::default(),
             keyless_streams: Arc::new(Semaphore::new(KEYLESS_STREAMS)),
+            streams: TaskTracker::default(),
+            ending: CancellationToken::default(),
             key_lookup: Semaphore::new(1),
             known: AtomicBool::default(),
             cut: CancellationToken::default(),

@@ -32,6 +32,11 @@ pub async fn look_up(store: &Store, lookup: &str) -> Result<Option<Model>> {
     Ok(store.all(Entity::find_by_id(lookup).build(store.backend())).await?.pop())
 }
 
+/// The keys with these lookup ids, for streams that are open: in time, and from whichever connection is free.
+pub async fn look_up_all(store: &Store, lookups: &[String]) -> Result<Vec<Model>> {
+    store.all(Entity::find().filter(Column::Id.is_in(lookups)).build(store.backend())).await
+}
+
 /// An organization's keys, the oldest first.
 pub async fn list(db: &impl ConnectionTrait, organization: Uuid) -> Result<Vec<Model>> {
     let keys = Entity::find().filter(Column::OrganizationId.eq(organization));

@@ -32,6 +32,7 @@ mod repeat;
 mod replace;
 mod replicas;
 mod retry;
+mod stream;
 mod structure;
 mod support;
 mod text;

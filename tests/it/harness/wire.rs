@@ -1,7 +1,7 @@
 //! A call as it is on the wire: no client library that makes up a code.
 
 use h2::{
-    SendStream,
+    RecvStream, SendStream,
     client::{Builder, ResponseFuture, SendRequest},
 };
 use http::{HeaderMap, Method, Request, Version};
@@ -84,6 +84,12 @@ impl Begun {
         response.into_parts().0.headers
     }
 
+    /// Reads the answer a message at a time.
+    pub async fn read(self) -> Reading {
+        let (head, body) = self.response.await.expect("an answer").into_parts();
+        Reading { _stream: self.stream, head: head.headers, body, received: BytesMut::new() }
+    }
+
     /// Reads the answer to its end, and answers its status.
     pub async fn status(self) -> Status {
         let _until_it_ends = self.stream;
@@ -94,6 +100,36 @@ impl Begun {
         }
         let trailers: HeaderMap = body.trailers().await.expect("an end").unwrap_or(head.headers);
         Status::from_header_map(&trailers).expect("a status")
+    }
+}
+
+/// A stream that is read a message at a time, until it is dropped.
+pub struct Reading {
+    _stream: SendStream<Bytes>,
+    head: HeaderMap,
+    body: RecvStream,
+    received: BytesMut,
+}
+
+impl Reading {
+    /// The next message, or the status at the end.
+    pub async fn message(&mut self) -> Result<Bytes, Status> {
+        loop {
+            if let Some(([_compressed, length @ ..], rest)) = self.received.split_first_chunk::<5>()
+                && let length = u32::from_be_bytes(*length) as usize
+                && rest.len() >= length
+            {
+                return Ok(self.received.split_to(5 + length).split_off(5).freeze());
+            }
+            let Some(bytes) = self.body.data().await else {
+                let trailers = self.body.trailers().await.expect("an end");
+                let head = &self.head;
+                return Err(Status::from_header_map(trailers.as_ref().unwrap_or(head)).expect("a status"));
+            };
+            let bytes = bytes.map_err(|error| Status::cancelled(error.to_string()))?;
+            self.body.flow_control().release_capacity(bytes.len()).expect("a window");
+            self.received.put(bytes);
+        }
     }
 }
 

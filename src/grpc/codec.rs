@@ -1,0 +1,65 @@
+//! Messages as bytes, in short pieces: of a stream whose peer is slow no more is made than such a piece.
+
+use std::marker::PhantomData;
+
+use prost::Message;
+use tonic::codec::{self, BufferSettings};
+use tonic_prost::{ProstDecoder, ProstEncoder};
+
+/// The size at which messages that are ready together become one piece, in bytes.
+const PIECE: usize = 8 * 1024;
+
+/// What the generated services write and read.
+pub struct Codec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for Codec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: Message + 'static, U: Message + Default + 'static> codec::Codec for Codec<T, U> {
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = ProstDecoder<U>;
+
+    fn encoder(&mut self) -> ProstEncoder<T> {
+        ProstEncoder::new(BufferSettings::new(PIECE, PIECE))
+    }
+
+    fn decoder(&mut self) -> ProstDecoder<U> {
+        ProstDecoder::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, pin::pin};
+
+    use futures_util::stream;
+    use http_body_util::BodyExt as _;
+    use tonic::{
+        Status,
+        codec::{Codec as _, EncodeBody, SingleMessageCompressionOverride},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_of_a_stream_is_made_ahead_than_a_piece() {
+        let made = Cell::new(0);
+        let messages = stream::repeat_with(|| {
+            made.set(made.get() + 1);
+            Ok::<_, Status>("x".repeat(1000))
+        });
+        let encoder = Codec::<String, ()>::default().encoder();
+        let single = SingleMessageCompressionOverride::default();
+        let mut body = pin!(EncodeBody::new_server(encoder, messages, None, single, None));
+        assert_eq!(made.get(), 0);
+        for piece in 1..4 {
+            body.frame().await.expect("a piece").expect("messages");
+            assert_eq!(made.get(), piece * 9); // 8 of them are a little less than 8 KiB
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A connection, served to its end: HTTP/2 within bounds, until it is too old or the server drains.
+
+use std::{cell::RefCell, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+
+use axum::{Router, body::Body};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use http::Request;
+use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{task_local, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::codegen::Service as _;
+
+use super::{course, listen::Connection};
+
+/// Calls at once on one connection.
+const STREAMS: u32 = 100;
+
+/// What a peer may send on a stream before anyone reads it, in bytes.
+const WINDOW: u32 = 64 * 1024;
+
+/// The same on all streams of its connection. h2 ends a connection of which more than half of it is taken up by short
+/// frames, at 256 bytes each: those of calls that were cancelled count too, until they have been taken on.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// The largest list of headers that is read, in bytes.
+const LARGEST_HEADERS: u32 = 16 * 1024;
+
+/// Calls of a connection that may have been cancelled before they were taken on: one more ends it. Callers who give up
+/// early make many hundreds of them while a busy machine does something else. Each keeps 0.6 KB until the connection ends.
+const MOST_CANCELLED: usize = 4000;
+
+/// How often a silent peer is asked whether it lives, and how long it may take to answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// How every connection is served.
+#[derive(Clone)]
+pub struct Http {
+    protocol: http2::Builder<Tasks>,
+    calls: Router,
+    age: Duration,
+    stop: CancellationToken,
+}
+
+impl Http {
+    /// Serves these calls, until the connection has about this age or `stop` is cancelled.
+    pub fn new(calls: Router, age: Duration, stop: CancellationToken) -> Self {
+        let mut protocol = http2::Builder::new(Tasks);
+        protocol
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(LARGEST_HEADERS)
+            .max_pending_accept_reset_streams(MOST_CANCELLED)
+            .max_local_error_reset_streams(None) // what comes for calls that have ended ends no others
+            .keep_alive_interval(KEEPALIVE.0)
+            .keep_alive_timeout(KEEPALIVE.1);
+        Self { protocol, calls, age, stop }
+    }
+
+    /// Serves a connection to its end. At its age, or at the drain, its streams end first, so that whoever begins them
+    /// again does so elsewhere; then it takes no more calls, and ends when those that it has are answered.
+    pub async fn serve(self, connection: Connection) {
+        let Self { protocol, calls, age, stop } = self;
+        let peer = connection.peer();
+        let caller = Arc::clone(&peer);
+        let calls = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&caller));
+            calls.clone().call(request.map(Body::new))
+        });
+        let mut serving = pin!(protocol.serve_connection(TokioIo::new(connection), calls));
+        // A tenth more or less: connections that began at once do not end so.
+        let age = age.mul_f64(rand::random_range(0.9..=1.1));
+        let until_it_ends = async {
+            let _ = timeout(age, stop.cancelled()).await;
+            peer.ending.cancel();
+            peer.streams.close();
+            let _ = timeout(course::LONGEST_END, peer.streams.wait()).await;
+        };
+        // What a connection fails of is its peer's doing.
+        let ended = tokio::select! {
+            _ = &mut serving => true,
+            () = until_it_ends => false,
+        };
+        if !ended {
+            serving.as_mut().graceful_shutdown();
+            let _ = serving.await;
+        }
+    }
+}
+
+task_local! {
+    /// Ends the task's call when it is ready.
+    static GUARD: RefCell<Option<BoxFuture<'static, ()>>>;
+}
+
+/// Has the call of this task ended when the guard is ready, and its stream reset. The body of its answer cannot do that:
+/// it is not polled while the peer opens no window.
+pub fn guard(guard: impl Future<Output = ()> + Send + 'static) {
+    // Without such a task there is no connection, as in the tests of the layers.
+    let _ = GUARD.try_with(|place| place.replace(Some(guard.boxed())));
+}
+
+/// A task for each call, which its guard may end.
+#[derive(Clone)]
+struct Tasks;
+
+impl<C: Future<Output = ()> + Send + 'static> Executor<C> for Tasks {
+    fn execute(&self, call: C) {
+        tokio::spawn(GUARD.scope(RefCell::default(), async {
+            let mut call = pin!(call);
+            let end = poll_fn(|context| match call.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => GUARD.with(|guard| match &mut *guard.borrow_mut() {
+                    Some(guard) => guard.poll_unpin(context),
+                    None => Poll::Pending,
+                }),
+            });
+            end.await;
+        }));
+    }
+}
