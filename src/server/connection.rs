@@ -27,7 +27,8 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const LARGEST_HEADERS: u32 = 16 * 1024;
 
 /// Calls of a connection that may have been cancelled before they were taken on: one more ends it. Callers who give up
-/// early make many hundreds of them while a busy machine does something else. Each keeps 0.6 KB until the connection ends.
+/// early make many hundreds of them while a busy machine does something else. Each keeps 0.6 KB until the connection
+/// ends.
 const MOST_CANCELLED: usize = 4000;
 
 /// How often a silent peer is asked whether it lives, and how long it may take to answer.
@@ -95,8 +96,8 @@ task_local! {
     static GUARD: RefCell<Option<BoxFuture<'static, ()>>>;
 }
 
-/// Has the call of this task ended when the guard is ready, and its stream reset. The body of its answer cannot do that:
-/// it is not polled while the peer opens no window.
+/// Has the call of this task ended when the guard is ready, and its stream reset. The body of its answer cannot do
+/// that: it is not polled while the peer opens no window.
 pub fn guard(guard: impl Future<Output = ()> + Send + 'static) {
     // Without such a task there is no connection, as in the tests of the layers.
     let _ = GUARD.try_with(|place| place.replace(Some(guard.boxed())));

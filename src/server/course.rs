@@ -55,8 +55,8 @@ pub struct Until {
 }
 
 impl Course {
-    /// A stream's course and its guard, which ends it from outside where its time, its connection or its key is over, or
-    /// its peer takes nothing: first by a status, and if that does not reach the peer by being ready.
+    /// A stream's course and its guard, which ends it from outside where its time, its connection or its key is over,
+    /// or its peer takes nothing: first by a status, and if that does not reach the peer by being ready.
     pub fn begin(
         mut line: LogLine,
         peer: &Peer,

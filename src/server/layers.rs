@@ -137,8 +137,8 @@ pub fn panicked(_message: Box<dyn Any + Send>) -> Response {
 }
 
 impl Admission {
-    /// Lets a call pass: its key, its whole message, its permit. Health and reflection need neither key nor permit among
-    /// the calls in flight: an overloaded service is alive.
+    /// Lets a call pass: its key, its whole message, its permit. Health and reflection need neither key nor permit
+    /// among the calls in flight: an overloaded service is alive.
     async fn admit(&self, access: Option<Access>, peer: &Arc<Peer>, request: Request, next: Next) -> Result<Admitted> {
         match access {
             None => Err(Error::UnknownMethod),

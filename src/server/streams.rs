@@ -21,8 +21,8 @@ use crate::{
 /// The part of all places that one key may take.
 const PART_OF_A_KEY: usize = 4;
 
-/// How often the keys of open streams are looked up, all at once. With the 2 seconds that this may take, and as many for a
-/// look-up that failed before it, the streams of a revoked key end within 5.
+/// How often the keys of open streams are looked up, all at once. With the 2 seconds that this may take, and as many for
+/// a look-up that failed before it, the streams of a revoked key end within 5.
 const EVERY: Duration = Duration::from_millis(500);
 
 /// The streams that are open.
@@ -59,7 +59,8 @@ impl Streams {
         Ok(Place { invalid: of_key.invalid.clone(), _permit: permit, _held: Some(held) })
     }
 
-    /// Ends the streams of keys that are no longer valid, until the token is cancelled. A database that is away ends none.
+    /// Ends the streams of keys that are no longer valid, until the token is cancelled. A database that is away ends
+    /// none.
     pub fn watch(self: Arc<Self>, keys: Arc<Keys>, tasks: &TaskTracker, stop: CancellationToken) {
         tasks.spawn(stop.run_until_cancelled_owned(async move {
             let mut ticks = interval(EVERY);
