@@ -40,11 +40,10 @@ impl ProfileQueryService for Api {
         let author = auth::author(&request)?;
         let ids = batch(request.into_inner())?;
         let (profiles, missing) = read::profiles(&self.store, author.organization_id, &ids).await?;
-        telemetry::note_profiles(profiles.iter().map(|profile| profile.id));
-        Ok(Response::new(pb::BatchGetProfilesResponse {
-            profiles: profiles.into_iter().map(pb::Profile::from).collect(),
-            missing_ids: missing.iter().map(Uuid::to_string).collect(),
-        }))
+        let profiles: Vec<_> = profiles.into_iter().map(pb::Profile::from).collect();
+        telemetry::note_profiles(profiles.iter().map(|profile| profile.id.as_str()));
+        let missing_ids = missing.iter().map(Uuid::to_string).collect();
+        Ok(Response::new(pb::BatchGetProfilesResponse { profiles, missing_ids }))
     }
 
     async fn look_up_profile(
@@ -73,7 +72,7 @@ impl ProfileQueryService for Api {
             .transpose()?;
         let rows = read::list(&self.store, organization, &filter, after, size + 1).await?;
         let (profiles, more) = page::fill(rows.into_iter().map(|row| Ok(pb::Profile::from(row))), size)?;
-        telemetry::note_profiles(profiles.iter().map(|profile| &profile.id));
+        telemetry::note_profiles(profiles.iter().map(|profile| profile.id.as_str()));
         let next_page_token = match profiles.last().filter(|_| more) {
             Some(profile) => self.tokens.seal(&self.store, &list, &position_out(profile)).await?,
             None => String::new(),

@@ -19,6 +19,7 @@ use crate::{
     error::{Error, Result},
     profile::{fields::Input, history},
     read::feed::{Ask, Entry, Feed, Page, Place},
+    telemetry::SentProfiles,
     value::{self, Rule},
 };
 
@@ -38,6 +39,7 @@ pub struct Watch {
     state: State,
     /// When the next heartbeat is due.
     heartbeat: Instant,
+    sent: SentProfiles,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,8 +106,9 @@ impl Watch {
         } else {
             resumed(&feed, organization, &token).await?
         };
-        let (page, heartbeat) = (Page::default(), Instant::now() + HEARTBEAT);
-        Ok(Self { feed, organization, cursor, page: (page, 0), head, end, state: State::Begun, heartbeat })
+        let (page, heartbeat) = ((Page::default(), 0), Instant::now() + HEARTBEAT);
+        let sent = SentProfiles::of_this_call();
+        Ok(Self { feed, organization, cursor, page, head, end, state: State::Begun, heartbeat, sent })
     }
 
     /// What the follower is sent, one message after the other as it takes them.
@@ -146,6 +149,7 @@ impl Watch {
                     Cursor::Live(_) => Cursor::Live(Mark::of(&entry.place)),
                 };
                 if let Some(message) = changed(entry, self.cursor, self.token()) {
+                    self.sent.note(&message.profile_id);
                     return Ok(message);
                 }
             }

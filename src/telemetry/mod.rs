@@ -60,12 +60,39 @@ pub fn note_profile(id: impl Display) {
 /// How many profiles a line names at the most.
 const NAMED_PROFILES: usize = 200;
 
+/// The profiles that a call sends: they and their number come into the call's log line when this is dropped.
+pub struct SentProfiles {
+    span: Span,
+    named: Vec<String>,
+    number: u64,
+}
+
+impl SentProfiles {
+    /// Of the call that this is a part of.
+    pub fn of_this_call() -> Self {
+        Self { span: Span::current(), named: Vec::new(), number: 0 }
+    }
+
+    /// Notes a profile. One that is sent again counts again, and is named once.
+    pub fn note(&mut self, id: &str) {
+        self.number += 1;
+        if self.named.len() < NAMED_PROFILES && !self.named.iter().any(|named| named == id) {
+            self.named.push(id.to_owned());
+        }
+    }
+}
+
+impl Drop for SentProfiles {
+    fn drop(&mut self) {
+        self.span.record("profiles", self.number);
+        self.span.record("profile_ids", self.named.join(" "));
+    }
+}
+
 /// Puts the profiles that a call sends, and their number, into the call's log line.
-pub fn note_profiles(ids: impl ExactSizeIterator<Item = impl Display>) {
-    let span = Span::current();
-    span.record("profiles", ids.len());
-    let named: Vec<_> = ids.take(NAMED_PROFILES).map(|id| id.to_string()).collect();
-    span.record("profile_ids", named.join(" "));
+pub fn note_profiles<'a>(ids: impl Iterator<Item = &'a str>) {
+    let mut sent = SentProfiles::of_this_call();
+    ids.for_each(|id| sent.note(id));
 }
 
 /// Puts the key that made a call into the call's log line.

@@ -101,6 +101,25 @@ async fn a_watch_begins_with_everybody_and_goes_on_with_every_change() {
 }
 
 #[tokio::test]
+async fn the_line_of_a_watch_names_the_profiles_that_it_sent() {
+    let (mut service, north) = client().await;
+    let ada = north.person(json!({})).await;
+    service.database.sequenced().await;
+    let mut messages = watch(&north, json!({})).await;
+    snapshot(&mut messages).await;
+    for city in ["London", "Paris"] {
+        north.patch(&ada, json!({ "city": city })).await.expect("patched");
+        change(&mut messages).await;
+    }
+    drop((messages, north));
+    service.signal("TERM");
+    let (_, log) = service.end().await;
+    let line = log.iter().find(|line| line.contains(WATCH)).expect("its line");
+    let line: Json = serde_json::from_str(line).expect("JSON");
+    assert_eq!((&line["span"]["profiles"], &line["span"]["profile_ids"]), (&json!(3), &ada["id"]));
+}
+
+#[tokio::test]
 async fn a_watch_that_skips_what_exists_begins_with_a_heartbeat_and_now() {
     let (service, north) = client().await;
     let ada = north.person(json!({})).await;
