@@ -4,11 +4,13 @@ use std::{
     fs, io,
     io::Write as _,
     path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
 };
 
 use clap::Args;
 use futures_util::StreamExt as _;
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, database::DatabaseArgs, organization::checked_name, signals::Signals};
@@ -21,6 +23,9 @@ use crate::{
 
 /// How many messages are written at once at the most, where they come faster than they are taken.
 const LINES: usize = 64;
+
+/// How long the last line may take after a signal.
+const LAST_LINE: Duration = Duration::from_secs(1);
 
 /// What to follow.
 #[derive(Debug, Args)]
@@ -44,24 +49,31 @@ pub async fn run(args: WatchArgs) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let name = checked_name(&organization)?;
     let token = token_file.as_deref().map_or_else(|| Ok(String::new()), read_token)?;
-    let store = database.open().await?;
-    let organization = store::organization::find(store.reader(), &name).await?;
-    let organization = organization.ok_or_else(|| Failure::failed(format!("there is no organization {name:?}")))?;
-    let request = pb::WatchProfilesRequest { skip_existing: skip_existing && token.is_empty(), resume_token: token };
-    let feed = Feed::new(&store);
-    let watch = Watch::begin(feed, organization.id, request, CancellationToken::new()).await;
-    let watch = watch.map_err(|error| unresumed(error, token_file.as_deref()))?;
+    let end = CancellationToken::new();
+    let watching = async {
+        let store = database.open().await?;
+        let organization = store::organization::find(store.reader(), &name).await?;
+        let organization = organization.ok_or_else(|| Failure::failed(format!("there is no organization {name:?}")))?;
+        let skip_existing = skip_existing && token.is_empty();
+        let request = pb::WatchProfilesRequest { skip_existing, resume_token: token };
+        let watch = Watch::begin(Feed::new(&store), organization.id, request, end.clone()).await;
+        let watch = watch.map_err(|error| unresumed(error, token_file.as_deref()))?;
+        copy(watch, token_file).await?;
+        store.close().await;
+        Ok(())
+    };
+    let mut watching = pin!(watching);
     tokio::select! {
-        ended = copy(watch, token_file) => ended?,
-        () = signals.next() => {}
+        ended = &mut watching => return ended,
+        () = signals.next() => end.cancel(),
     }
-    store.close().await;
-    Ok(())
+    // The line that is being written is written to its end, unless nobody reads it.
+    timeout(LAST_LINE, watching).await.unwrap_or(Ok(()))
 }
 
 /// Prints each message and then keeps its token.
 async fn copy(watch: Watch, token_file: Option<PathBuf>) -> Result<(), Failure> {
-    let mut messages = std::pin::pin!(watch.messages().ready_chunks(LINES));
+    let mut messages = pin!(watch.messages().ready_chunks(LINES));
     while let Some(chunk) = messages.next().await {
         let (mut lines, mut token, mut failed) = (String::new(), None, None);
         for message in chunk {
@@ -79,6 +91,7 @@ async fn copy(watch: Watch, token_file: Option<PathBuf>) -> Result<(), Failure> 
         let written = written.map_err(|_| Failure::failed("writing has panicked"))?;
         match (written?, failed) {
             (Written::NobodyReads, _) => return Ok(()),
+            (Written::Whole, Some(Error::StreamEnded)) => return Ok(()), // a signal ends it
             (Written::Whole, Some(error)) => return Err(error.into()),
             (Written::Whole, None) => {}
         }
@@ -109,7 +122,9 @@ fn write(lines: &str, token: Option<&str>, file: Option<&Path>) -> Result<Writte
 fn keep_token(token: &str, file: &Path) -> io::Result<()> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".new");
-    fs::write(&beside, format!("{token}\n"))?;
+    let mut new = fs::File::create(&beside)?;
+    new.write_all(format!("{token}\n").as_bytes())?;
+    new.sync_data()?; // or a file without a token might be what is left after a power cut
     fs::rename(&beside, file)
 }
 

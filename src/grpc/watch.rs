@@ -133,11 +133,13 @@ impl Watch {
             return Err(Error::StreamEnded);
         }
         let end = self.end.clone();
-        let message = end.run_until_cancelled(self.message()).await;
-        message.unwrap_or_else(|| {
-            self.state = State::Ending;
-            Ok(self.bare(Kind::Heartbeat))
-        })
+        tokio::select! {
+            biased; // what is ready of a page comes after the end
+            () = end.cancelled() => {}
+            message = self.message() => return message,
+        }
+        self.state = State::Ending;
+        Ok(self.bare(Kind::Heartbeat))
     }
 
     async fn message(&mut self) -> Result<pb::WatchProfilesResponse> {
@@ -164,8 +166,16 @@ impl Watch {
                 }
                 Cursor::Live(mark) => {
                     // The first look is made at once: the head is not known yet.
-                    if head > mark.position || self.state == State::Begun {
+                    if head != mark.position || self.state == State::Begun {
                         self.page = (self.feed.page(self.organization, Ask::Changes(mark.position)).await?, 0);
+                        if mark.position > 0 {
+                            // After a failover that lost it, there may be another change.
+                            let there = self.page.0.first().map(|entry| Mark::of(&entry.place));
+                            if there != Some(mark) {
+                                return Err(Error::ResumeTokenExpired);
+                            }
+                            self.page.1 = 1;
+                        }
                     }
                     if self.page.0.get(self.page.1).is_none() && !self.has_moved().await {
                         return Ok(self.bare(Kind::Heartbeat));

@@ -24,11 +24,11 @@ use crate::{
     store::{self, Store, feed::Head},
 };
 
-/// How many changes or profiles a page has at the most.
-const PAGE: u64 = 64;
+/// How many changes or profiles a page has at the most: a follower who does not read keeps one.
+const PAGE: u64 = 16;
 
-/// Queries for pages at once, so that other reads always find a connection.
-const QUERIES: usize = 2;
+/// How many pages wait for their query before those that nobody waits for any more are forgotten.
+const FORGET_AT: usize = 1024;
 
 /// How often the heads of followed organizations are looked at: another replica may have moved them.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -36,7 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What a follower asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ask {
-    /// The changes after this position.
+    /// The change at this position, if it is not 0, and those after it.
     Changes(i64),
     /// The profiles with ids above this one, as they are now.
     Profiles(Uuid),
@@ -51,7 +51,9 @@ type Answer = watch::Sender<Option<Result<Page>>>;
 #[derive(Clone)]
 pub struct Feed {
     store: Store,
-    queue: Arc<Sender<Wanted>>,
+    changes: Arc<Sender<Wanted>>,
+    /// Of their own, so that no snapshot holds up those who follow.
+    snapshots: Arc<Sender<Wanted>>,
     waiting: Arc<Waiting>,
     heads: Heads,
 }
@@ -79,12 +81,13 @@ impl Item for Wanted {
 
 impl Feed {
     pub fn new(store: &Store) -> Self {
-        let (sender, queue) = Queue::new();
         let waiting = Arc::<Waiting>::default();
-        for _ in 0..QUERIES {
-            tokio::spawn(work(store.clone(), Arc::clone(&queue), Arc::clone(&waiting)));
-        }
-        Self { store: store.clone(), queue: Arc::new(sender), waiting, heads: Heads::new(store) }
+        // One query at once of each kind: other reads always find a connection.
+        let [changes, snapshots] = [Queue::new(), Queue::new()].map(|(sender, queue)| {
+            tokio::spawn(work(store.clone(), queue, Arc::clone(&waiting)));
+            Arc::new(sender)
+        });
+        Self { store: store.clone(), changes, snapshots, waiting, heads: Heads::new(store) }
     }
 
     /// The positions that organizations have reached.
@@ -111,9 +114,16 @@ impl Feed {
                 answered
             } else {
                 // Nobody asks, or those who did have gone, and the query with them.
+                if waiting.len() >= FORGET_AT {
+                    waiting.retain(|_, answer| answer.receiver_count() > 0);
+                }
                 let (answer, answered) = watch::channel(None);
                 waiting.insert((organization, ask), answer.clone());
-                self.queue.push(Wanted { organization, ask, answer }).map_err(|_| panicked())?;
+                let queue = match ask {
+                    Ask::Changes(_) => &self.changes,
+                    Ask::Profiles(_) => &self.snapshots,
+                };
+                queue.push(Wanted { organization, ask, answer }).map_err(|_| panicked())?;
                 answered
             }
         };
@@ -157,7 +167,7 @@ fn panicked() -> Error {
 
 async fn query(store: &Store, organization: Uuid, ask: Ask) -> Result<Vec<Entry>> {
     match ask {
-        Ask::Changes(after) => store::feed::after(store, organization, after, PAGE).await,
+        Ask::Changes(from) => store::feed::from(store, organization, from, PAGE + 1).await,
         Ask::Profiles(above) => {
             let profiles = store::profile::walk(store, organization, above, PAGE).await?;
             Ok(profiles.into_iter().map(Entry::present).collect())
@@ -181,16 +191,17 @@ impl Heads {
         Self(followed)
     }
 
-    /// Where an organization's head is, as far as it is known: at first 0.
+    /// Where an organization's head is, as far as it is known: at first 0. It may go back, where the database is another
+    /// one than before.
     pub fn follow(&self, organization: Uuid) -> watch::Receiver<i64> {
         let mut organizations = self.0.organizations();
         let sender = organizations.entry(organization).or_insert_with(|| watch::Sender::new(0));
         sender.subscribe()
     }
 
-    /// These heads have moved so far at least.
-    pub fn advance(&self, heads: &[Head]) {
-        self.0.advance(heads);
+    /// These are the heads now.
+    pub fn set(&self, heads: &[Head]) {
+        self.0.set(heads);
     }
 }
 
@@ -199,15 +210,11 @@ impl Followed {
         self.organizations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn advance(&self, heads: &[Head]) {
+    fn set(&self, heads: &[Head]) {
         let organizations = self.organizations();
         for Head { organization_id, position } in heads {
             if let Some(known) = organizations.get(organization_id) {
-                known.send_if_modified(|known| {
-                    let moved = position > known;
-                    *known = *position.max(known);
-                    moved
-                });
+                known.send_if_modified(|known| std::mem::replace(known, *position) != *position);
             }
         }
     }
@@ -227,7 +234,7 @@ async fn look(store: Store, followed: Weak<Followed>) {
         let next = Instant::now() + LOOK_EVERY;
         if !organizations.is_empty() {
             match store::feed::heads(&store, &organizations).await {
-                Ok(found) => heads.advance(&found),
+                Ok(found) => heads.set(&found),
                 Err(error) => tracing::debug!(?error, "the heads of the feed could not be read"),
             }
         }

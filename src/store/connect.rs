@@ -196,8 +196,17 @@ impl Store {
             Place::Server(_) => None,
         };
         let permits = |number| Arc::new(Semaphore::new(number));
-        let (write_permits, read_permits) = (permits(writers.connections), permits(reads));
-        Ok(Self { reader, writer, write_permits, read_permits, writers, write_timeout, waiting: Arc::default(), file })
+        Ok(Self {
+            reader,
+            writer,
+            write_permits: permits(writers.connections),
+            read_permits: permits(reads),
+            long_permits: permits((reads / 2).max(1)),
+            writers,
+            write_timeout,
+            waiting: Arc::default(),
+            file,
+        })
     }
 }
 

@@ -114,12 +114,12 @@ impl PinnedConnection {
     /// keeps this connection from others, who would be told that the database is away.
     pub async fn try_begin(&mut self) -> Result<bool, Error> {
         self.wait_for_the_writer(Duration::ZERO).await?;
-        let begun = match self.begin().await.map_err(Error::from) {
-            Err(Error::TransactionConflict { .. }) => false,
-            begun => begun.map(|()| true)?,
-        };
+        let begun = self.begin().await.map_err(Error::from);
         self.wait_for_the_writer(ACQUIRE_TIMEOUT).await?;
-        Ok(begun)
+        match begun {
+            Err(Error::TransactionConflict { .. }) => Ok(false),
+            begun => begun.map(|()| true),
+        }
     }
 
     /// How long SQLite waits for its writer.

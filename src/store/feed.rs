@@ -63,12 +63,12 @@ impl FromQueryResult for Entry {
     }
 }
 
-/// At most `limit` changes of an organization after a position, in their order.
-pub async fn after(store: &Store, organization: Uuid, position: i64, limit: u64) -> Result<Vec<Entry>> {
+/// At most `limit` changes of an organization from a position on, in their order.
+pub async fn from(store: &Store, organization: Uuid, position: i64, limit: u64) -> Result<Vec<Entry>> {
     let mut sql = places(store.backend());
     sql.push(", c.fields AS feed_fields, ").columns::<profile::Entity>("p.").push(FEED);
     sql.push(" LEFT JOIN profile p ON p.id = f.profile_id AND p.organization_id = f.organization_id");
-    sql.push(" WHERE f.organization_id = ").bind(organization.into()).push(" AND f.position > ").bind(position.into());
+    sql.push(" WHERE f.organization_id = ").bind(organization.into()).push(" AND f.position >= ").bind(position.into());
     sql.push(" ORDER BY f.position LIMIT ").bind(limit.into());
     store.all(sql.build()).await
 }
@@ -131,7 +131,10 @@ fn heads_of(backend: DbBackend, organizations: &[Uuid]) -> Sql {
 /// Whether changes wait for their positions.
 pub async fn is_pending(store: &Store) -> Result<bool> {
     let mut sql = Sql::new(store.backend());
-    sql.push("SELECT organization_id, profile_id, revision FROM feed_pending LIMIT 1");
+    // By the index, which leaves out what has been deleted.
+    sql.push("SELECT ")
+        .columns::<feed_pending::Entity>("")
+        .push(" FROM feed_pending ORDER BY profile_id, revision LIMIT 1");
     Ok(!store.all::<feed_pending::Model>(sql.build()).await?.is_empty())
 }
 

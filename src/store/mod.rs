@@ -34,7 +34,7 @@ use sea_orm::{
 };
 use sea_orm_migration::MigratorTraitSelf as _;
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
 };
 
@@ -80,6 +80,8 @@ pub struct Store {
     write_permits: Arc<Semaphore>,
     /// The connections that single queries may take.
     read_permits: Arc<Semaphore>,
+    /// Those of them that long queries may take, so that a key is always looked up in time.
+    long_permits: Arc<Semaphore>,
     writers: Writers,
     write_timeout: Duration,
     /// Who waits for a connection.
@@ -171,10 +173,24 @@ impl Store {
     /// The rows that one query answers. It is made in a task of its own: a caller who goes away in its middle would cost
     /// its connection. Who waits for others' queries waits where a caller can still go away.
     pub(crate) async fn all<M: FromQueryResult + Send + 'static>(&self, query: Statement) -> Result<Vec<M>> {
+        self.query(None, query).await
+    }
+
+    /// As `all`, for a query that reads many rows.
+    pub(crate) async fn all_of_many<M: FromQueryResult + Send + 'static>(&self, query: Statement) -> Result<Vec<M>> {
+        let permit = in_time(async { Ok(Arc::clone(&self.long_permits).acquire_owned().await.ok()) }).await?;
+        self.query(permit, query).await
+    }
+
+    async fn query<M: FromQueryResult + Send + 'static>(
+        &self,
+        long: Option<OwnedSemaphorePermit>,
+        query: Statement,
+    ) -> Result<Vec<M>> {
         let permit = in_time(async { Ok(Arc::clone(&self.read_permits).acquire_owned().await) }).await?;
         let store = self.clone();
         let queried = tokio::spawn(async move {
-            let _permit = permit;
+            let _permits = (permit, long);
             in_time(async {
                 loop {
                     let mut connection = store.read_connection().await?;

@@ -44,12 +44,12 @@ pub async fn list(
     after: Option<Position>,
     limit: u64,
 ) -> Result<Vec<Model>> {
-    store.all(page(store.backend(), organization, filter, after, limit)).await
+    store.all_of_many(page(store.backend(), organization, filter, after, limit)).await
 }
 
 /// How many profiles the list has, up to `most`.
 pub async fn count(store: &Store, organization: Uuid, filter: &Filter, most: u32) -> Result<i64> {
-    let counted = store.all::<Counted>(number(store.backend(), organization, filter, most)).await?;
+    let counted = store.all_of_many::<Counted>(number(store.backend(), organization, filter, most)).await?;
     Ok(counted.into_iter().map(|Counted { number }| number).sum())
 }
 

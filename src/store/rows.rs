@@ -124,6 +124,7 @@ impl Sql {
             }
             return self.push("))");
         }
+        self.push("SELECT * FROM ("); // of bare VALUES SQLite would compare each row of the table with the list
         for (row, tuple) in padded(tuples).enumerate() {
             self.push(if row == 0 { "VALUES (" } else { ", (" });
             for (n, value) in tuple.iter().enumerate() {
@@ -131,7 +132,7 @@ impl Sql {
             }
             self.push(")");
         }
-        self.push(")")
+        self.push("))")
     }
 
     pub fn build(self) -> Statement {

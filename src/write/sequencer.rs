@@ -3,8 +3,9 @@
 //! Every program does so for whatever it finds, so that a change of one that was killed is not left behind; the lock of a
 //! row makes one of them work at a time.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -35,7 +36,8 @@ pub fn start(store: Store, heads: Heads, saved: Arc<Notify>, tasks: &TaskTracker
     tasks.spawn(async move {
         let mut failing = false;
         while stop.run_until_cancelled(next(&saved)).await.is_some() {
-            match step(&store, &saved, &heads).await {
+            let stepped = AssertUnwindSafe(step(&store, &saved, &heads)).catch_unwind().await;
+            match stepped.unwrap_or_else(|_| Err(Error::Internal("a step of the feed panicked".to_owned()))) {
                 Ok(()) => failing = false,
                 Err(error) if failing => tracing::debug!(?error, "changes still cannot be put into the feed"),
                 Err(error) => {
@@ -60,7 +62,7 @@ async fn step(store: &Store, saved: &Notify, heads: &Heads) -> Result<()> {
     let late = |_| Error::DatabaseUnavailable("a step of the feed was not made in time".to_owned());
     match timeout(LONGEST_STEP, feed::sequence(store)).await.map_err(late)?? {
         Step::Moved(moved, reached) => {
-            heads.advance(&reached);
+            heads.set(&reached);
             if moved == LARGEST_STEP {
                 saved.notify_one(); // there may be more
             }

@@ -63,7 +63,11 @@ async fn to_the_first_schema(database: &Database) {
         "DROP INDEX profile_dob_sort_name",
         "ALTER TABLE profile DROP COLUMN sort_name",
         "DROP TABLE secret",
-        "DELETE FROM seaql_migrations WHERE version = 'm20261126_000001_sort_name'",
+        "DROP TABLE feed",
+        "DROP TABLE feed_pending",
+        "DROP TABLE feed_sequencer",
+        "DROP INDEX profile_organization_id_id",
+        "DELETE FROM seaql_migrations WHERE version LIKE 'm20261126%'",
     ] {
         database.execute(statement).await;
     }

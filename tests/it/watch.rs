@@ -274,6 +274,29 @@ async fn token_of_now(service: &Service, client: &Client) -> String {
     next(&mut messages).await["resumeToken"].as_str().expect("a token").to_owned()
 }
 
+/// As a failover does that loses what the old primary had acknowledged, under the stream.
+#[tokio::test]
+async fn an_open_stream_expires_where_its_change_is_not_there_any_more() {
+    let (service, north) = client().await;
+    let ada = north.person(json!({})).await;
+    service.database.sequenced().await;
+    let mut messages = watch(&north, json!({ "skipExisting": true })).await;
+    next(&mut messages).await;
+    for city in ["London", "Paris", "Rome"] {
+        north.patch(&ada, json!({ "city": city })).await.expect("patched");
+        change(&mut messages).await;
+    }
+    service.database.execute("DELETE FROM feed WHERE position > 2").await;
+    north.patch(&ada, json!({ "city": "Oslo" })).await.expect("patched");
+    let ended = loop {
+        match timeout(SOON, messages.next()).await.expect("an end in time") {
+            Ok(message) => assert_eq!(message.expect("a message")["kind"], "KIND_HEARTBEAT"),
+            Err(ended) => break ended,
+        }
+    };
+    assert_eq!((ended.code, ended.reason.as_str()), (Code::OutOfRange, "RESUME_TOKEN_EXPIRED"));
+}
+
 /// Each profile's revisions come in order, over kills and restarts of both replicas.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_kills_and_restarts_every_revision_comes_in_order() {
