@@ -90,8 +90,8 @@ async fn copy(watch: Watch, token_file: Option<PathBuf>) -> Result<(), Failure> 
         let written = spawn_blocking(move || write(&lines, token.as_deref(), file.as_deref())).await;
         let written = written.map_err(|_| Failure::failed("writing has panicked"))?;
         match (written?, failed) {
-            (Written::NobodyReads, _) => return Ok(()),
-            (Written::Whole, Some(Error::StreamEnded)) => return Ok(()), // a signal ends it
+            // Nobody reads it, or a signal ends it.
+            (Written::NobodyReads, _) | (Written::Whole, Some(Error::StreamEnded)) => return Ok(()),
             (Written::Whole, Some(error)) => return Err(error.into()),
             (Written::Whole, None) => {}
         }
