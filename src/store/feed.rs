@@ -66,26 +66,24 @@ impl FromQueryResult for Entry {
 /// At most `limit` changes of an organization from a position on, in their order.
 pub async fn from(store: &Store, organization: Uuid, position: i64, limit: u64) -> Result<Vec<Entry>> {
     let mut sql = places(store.backend());
-    sql.push(", c.fields AS feed_fields, ").columns::<profile::Entity>("p.").push(FEED);
-    sql.push(" LEFT JOIN profile p ON p.id = f.profile_id AND p.organization_id = f.organization_id");
-    sql.push(" WHERE f.organization_id = ").bind(organization.into()).push(" AND f.position >= ").bind(position.into());
-    sql.push(" ORDER BY f.position LIMIT ").bind(limit.into());
+    sql.push(", c.fields AS feed_fields, ").columns::<profile::Entity>("p.").push(FEED).bind(organization.into());
+    // Limited before it is joined, and by a literal, or PostgreSQL might plan for many rows and read whole tables.
+    sql.push(" AND position >= ").bind(position.into()).push(&format!(" ORDER BY position LIMIT {limit}"));
+    sql.push(HISTORY).push(" LEFT JOIN profile p ON p.id = f.profile_id ORDER BY f.position");
     store.all(sql.build()).await
 }
 
 /// The place at a position of an organization, if there is a change.
 pub async fn place(store: &Store, organization: Uuid, position: i64) -> Result<Option<Place>> {
     let mut sql = places(store.backend());
-    sql.push(FEED).push(" WHERE f.organization_id = ").bind(organization.into());
-    sql.push(" AND f.position = ").bind(position.into());
+    sql.push(FEED).bind(organization.into()).push(" AND position = ").bind(position.into()).push(HISTORY);
     Ok(store.all::<Prefixed>(sql.build()).await?.pop().map(|Prefixed(place)| place))
 }
 
 /// The last place of an organization, if it has any.
 pub async fn last(store: &Store, organization: Uuid) -> Result<Option<Place>> {
     let mut sql = places(store.backend());
-    sql.push(FEED).push(" WHERE f.organization_id = ").bind(organization.into());
-    sql.push(" ORDER BY f.position DESC LIMIT 1");
+    sql.push(FEED).bind(organization.into()).push(" ORDER BY position DESC LIMIT 1").push(HISTORY);
     Ok(store.all::<Prefixed>(sql.build()).await?.pop().map(|Prefixed(place)| place))
 }
 
@@ -105,8 +103,11 @@ fn places(backend: DbBackend) -> Sql {
     sql
 }
 
-/// The feed with the history.
-const FEED: &str = " FROM feed f JOIN profile_change c ON c.profile_id = f.profile_id AND c.revision = f.revision";
+/// An organization's feed, whose condition goes on.
+const FEED: &str = " FROM (SELECT * FROM feed WHERE organization_id = ";
+
+/// The feed's end, joined with the history.
+const HISTORY: &str = ") f JOIN profile_change c ON c.profile_id = f.profile_id AND c.revision = f.revision";
 
 /// The last position of an organization; 0 where it has none.
 #[derive(FromQueryResult)]
