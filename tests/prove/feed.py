@@ -188,7 +188,7 @@ async def many(first: Program, psql, changes: int) -> list[str]:
         follower.task.cancel()
     one, all_of_them = costs
     print(f"a change costs {one:.1f} transactions with one watcher, {all_of_them:.1f} with {WATCHERS} under 4 keys")
-    return ["many watchers cost many queries"] * (all_of_them > one + 5)
+    return ["many watchers cost many queries"] * (all_of_them > one + WATCHERS / 20)
 
 
 class Meter:
