@@ -147,6 +147,7 @@ impl From<Model> for pb::Profile {
             state,
             country,
             postal_code,
+            identifiers: _,
             created_at,
             updated_at,
         } = row;
@@ -199,6 +200,7 @@ impl TryFrom<profile_change::Model> for pb::ProfileChange {
             rpc,
             key_id,
             key_name,
+            actor,
             request_id,
             reason,
             ticket,
@@ -221,7 +223,7 @@ impl TryFrom<profile_change::Model> for pb::ProfileChange {
             case_id: case_id.unwrap_or_default(),
             lock_overridden,
             fields: fields.into_iter().map(pb::FieldChange::from).collect(),
-            actor: String::new(),
+            actor: actor.unwrap_or_default(),
         })
     }
 }

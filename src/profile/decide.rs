@@ -171,6 +171,7 @@ fn blank(id: Uuid, organization: Uuid, now: DateTime<Utc>) -> Model {
         state: None,
         country: None,
         postal_code: None,
+        identifiers: None,
         created_at: now,
         updated_at: now,
     }

@@ -85,6 +85,7 @@ fn stored(column: Column, text: &str, now: DateTime<Utc>) -> Result<Value, Rule>
         | Column::OrganizationId
         | Column::Revision
         | Column::Locked
+        | Column::Identifiers
         | Column::CreatedAt
         | Column::UpdatedAt => return Err(Rule::OutputOnly),
     })

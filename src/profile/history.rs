@@ -67,6 +67,7 @@ pub fn record(
         rpc: change.rpc.name().to_owned(),
         key_id: author.key_id.clone(),
         key_name: author.key_name.clone(),
+        actor: None,
         request_id: change.claim.as_ref().map(|claim| claim.request_id.clone()),
         reason: change.audit.reason.clone(),
         ticket: change.audit.ticket.clone(),

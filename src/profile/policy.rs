@@ -26,7 +26,7 @@ pub const fn editable(column: Column) -> Editable {
         Column::Id | Column::OrganizationId | Column::Revision | Column::CreatedAt | Column::UpdatedAt => {
             Editable::Never
         }
-        Column::Locked | Column::Role => Editable::ByItsRpc,
+        Column::Locked | Column::Role | Column::Identifiers => Editable::ByItsRpc,
         Column::FirstName | Column::LastName | Column::Dob | Column::Gender => Editable::UntilCase,
         Column::Email
         | Column::PhoneNumber
