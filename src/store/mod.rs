@@ -7,6 +7,7 @@ mod connection;
 pub mod failure;
 pub mod feed;
 pub mod history;
+pub mod identifier;
 pub mod key;
 pub mod name;
 pub mod organization;

@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::{
     harness::{client, message},
-    walk::{change_of, writing_rpcs},
+    walk::{change_of, to_change, writing_rpcs},
 };
 
 const CREATE: &str = "ProfileService/CreateProfile";
@@ -68,7 +68,7 @@ async fn a_profiles_life_is_told_from_the_newest_change_to_its_creation() {
 async fn no_writing_rpc_leaves_the_history_out() {
     let (_service, north) = client().await;
     for rpc in writing_rpcs() {
-        let ada = north.person(json!({ "email": format!("{}@example.com", rpc.replace('/', ".")) })).await;
+        let ada = north.person(to_change(&rpc)).await;
         let answer = north.call(&rpc, change_of(&rpc, &ada)).await.expect(&rpc);
         let changed = if rpc == CREATE { answer } else { north.get(&ada).await.expect("the profile") };
         let newest = north.changes(&changed).await.remove(0);

@@ -17,6 +17,7 @@ mod drain;
 mod gateway;
 mod group;
 mod history;
+mod identifier;
 mod input;
 mod keys;
 mod log;
