@@ -4,6 +4,7 @@ mod database;
 mod duration;
 mod key;
 mod organization;
+mod progress;
 mod serve;
 mod signals;
 mod watch;
