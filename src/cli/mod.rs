@@ -1,5 +1,6 @@
 //! The command line: parse, do, print, exit code. Results go to standard output, logs to standard error.
 
+mod copy;
 mod database;
 mod duration;
 mod key;
@@ -53,6 +54,8 @@ enum Command {
     Key(key::KeyCommand),
     /// Follow an organization's profiles: one JSON line for each message of WatchProfiles, on standard output.
     Watch(watch::WatchArgs),
+    /// Copy everything from one database into an empty one, SQLite or PostgreSQL, and read it back.
+    Copy(copy::CopyArgs),
     /// Bring the database's schema up to date; serving does so too.
     Migrate(DatabaseArgs),
 }
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
             Command::Organization(command) => organization::run(command).await,
             Command::Key(command) => key::run(command).await,
             Command::Watch(args) => watch::run(args).await,
+            Command::Copy(args) => copy::run(args).await,
             Command::Migrate(args) => database::migrate(args).await,
         }
     });

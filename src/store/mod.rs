@@ -4,6 +4,7 @@
 pub mod case;
 mod connect;
 mod connection;
+pub mod copy;
 pub mod failure;
 pub mod feed;
 pub mod history;
@@ -14,6 +15,7 @@ pub mod profile;
 pub mod request;
 mod rows;
 pub mod save;
+pub mod schema;
 pub mod secret;
 
 use std::{
