@@ -90,16 +90,13 @@ pub async fn connect(url: &DatabaseUrl, connections: u32) -> Result<Store, Failu
         .retry(attempts)
         .when(|error| matches!(error, Error::DatabaseUnavailable(_)) && url.file().is_none())
         .notify(|error, _| *last.lock().unwrap_or_else(PoisonError::into_inner) = error.cause().map(str::to_owned));
-    match timeout(PATIENCE, connecting).await {
-        Ok(connected) => {
-            connected.map_err(|error| Failure::failed(format!("cannot open {url}: {}", Failure::from(error).sentence)))
-        }
-        Err(_) => {
-            let cause = last.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-            Err(Failure::failed(format!("{url} has not answered for {} s{cause}", PATIENCE.as_secs())))
-        }
-    }
+    let connected = timeout(PATIENCE, connecting).await;
+    let connected = connected.map_err(|_| {
+        let cause = last.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        Failure::failed(format!("{url} has not answered for {} s{cause}", PATIENCE.as_secs()))
+    })?;
+    connected.map_err(|error| Failure::failed(format!("cannot open {url}: {}", Failure::from(error).sentence)))
 }
 
 /// Brings the schema of a database up to date.

@@ -129,6 +129,16 @@ impl PinnedConnection {
         self.control("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN").await
     }
 
+    /// Statements of this transaction may take as long as they need.
+    pub async fn without_limits(&mut self) -> Result<(), DbErr> {
+        if self.backend() == DbBackend::Postgres {
+            for limit in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
+                self.fetch(Statement::from_string(DbBackend::Postgres, format!("SET LOCAL {limit} = 0"))).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Begins a transaction, which takes SQLite's one writer at once.
     pub async fn begin(&mut self) -> Result<(), DbErr> {
         self.in_transaction = true;

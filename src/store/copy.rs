@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher as _},
-    pin::pin,
 };
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -53,9 +52,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// The state of now.
     pub async fn begin(store: &Store) -> Result<Self> {
-        let mut connection = store.read_connection().await?;
-        connection.begin_snapshot().await?;
-        without_limits(&mut connection).await?;
+        let mut connection = store.snapshot().await?;
         let tables = schema::tables(&mut connection).await?;
         Ok(Self { connection, tables })
     }
@@ -119,7 +116,7 @@ pub async fn copy(from: &mut Snapshot, to: &Store, mut progress: impl FnMut(u64)
 }
 
 async fn copy_all(from: &mut Snapshot, to: &mut PinnedConnection, progress: &mut impl FnMut(u64)) -> Result<Tallies> {
-    without_limits(to).await?;
+    to.without_limits().await?;
     let mut tables = schema::tables(to).await?;
     let differing =
         tables.iter().chain(&from.tables).find(|table| !(tables.contains(table) && from.tables.contains(table)));
@@ -156,14 +153,12 @@ async fn copy_table(
     progress: &mut impl FnMut(u64),
 ) -> Result<Tally> {
     let mut tally = Tally::default();
-    let rows = from.stream(select(table)).map_err(Error::from);
-    let rows = rows.and_then(|row| std::future::ready(read(&row, table, &mut tally)));
-    let mut batches = pin!(rows.try_chunks(batch(to.backend())));
+    let mut batches = from.stream(select(table)).try_chunks(batch(to.backend()));
     while let Some(rows) = batches.try_next().await.map_err(|TryChunksError(_, error)| error)? {
+        let rows = rows.iter().map(|row| read(row, table, &mut tally)).collect::<Result<Vec<_>>>()?;
         progress(rows.len() as u64);
         insert(to, table, rows).await?;
     }
-    drop(batches);
     Ok(tally)
 }
 
@@ -261,16 +256,6 @@ async fn go_on_with_sequences(connection: &mut PinnedConnection) -> Result<()> {
             format!("SELECT setval('{sequence}', COALESCE(MAX({column}), 1), MAX({column}) IS NOT NULL) FROM {table}"),
         )
         .await?;
-    }
-    Ok(())
-}
-
-/// Statements of this transaction may take as long as they need.
-async fn without_limits(connection: &mut PinnedConnection) -> Result<()> {
-    if connection.backend() == DbBackend::Postgres {
-        for limit in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
-            run(connection, format!("SET LOCAL {limit} = 0")).await?;
-        }
     }
     Ok(())
 }
