@@ -53,47 +53,57 @@ impl DatabaseArgs {
 
     /// Opens the database and brings its schema up to date. A file that is not there is another's, or elsewhere.
     pub async fn open(&self) -> Result<Store, Failure> {
-        let url = self.url()?;
-        match url.file() {
-            Some(file) if file.try_exists().is_ok_and(|exists| !exists) => Err(Failure::failed(format!(
-                "there is no database {}: run this where the service runs, or name its database by --database-url",
-                file.display()
-            ))),
-            _ => self.open_or_create().await,
-        }
+        exists(&self.url()?)?;
+        self.open_or_create().await
     }
 
     /// Opens the database, or makes its file where the URL says so, and brings its schema up to date.
     pub async fn open_or_create(&self) -> Result<Store, Failure> {
         let url = self.url()?;
-        let attempts = ExponentialBuilder::default().with_max_delay(Duration::from_millis(500)).without_max_times();
-        let connect = || async {
-            url.probe().await?;
-            Store::connect(&url, self.database_connections).await
-        };
-        let last = Mutex::new(None);
-        // A PostgreSQL that starts at the same moment is waited for; a file is there or not.
-        let connecting = connect
-            .retry(attempts)
-            .when(|error| matches!(error, Error::DatabaseUnavailable(_)) && url.file().is_none())
-            .notify(|error, _| *last.lock().unwrap_or_else(PoisonError::into_inner) = error.cause().map(str::to_owned));
-        let connected = timeout(PATIENCE, connecting).await;
-        let store = match connected {
-            Ok(Ok(store)) => store,
-            Ok(Err(error)) => {
-                return Err(Failure::failed(format!("cannot open {url}: {}", Failure::from(error).sentence)));
-            }
-            Err(_) => {
-                let cause = last.into_inner().unwrap_or_else(PoisonError::into_inner);
-                let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-                return Err(Failure::failed(format!("{url} has not answered for {} s{cause}", PATIENCE.as_secs())));
-            }
-        };
-        store.migrate().await.map_err(|error| {
-            Failure::failed(format!("cannot bring the schema of {url} up to date: {}", Failure::from(error).sentence))
-        })?;
+        let store = connect(&url, self.database_connections).await?;
+        bring_up_to_date(&store, &url).await?;
         Ok(store)
     }
+}
+
+/// Fails where the database is a file that is not there.
+pub fn exists(url: &DatabaseUrl) -> Result<(), Failure> {
+    match url.file() {
+        Some(file) if file.try_exists().is_ok_and(|exists| !exists) => Err(Failure::failed(format!(
+            "there is no database {}: run this where the service runs, or name its database by --database-url",
+            file.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Opens a database whatever its schema is.
+pub async fn connect(url: &DatabaseUrl, connections: u32) -> Result<Store, Failure> {
+    let attempts = ExponentialBuilder::default().with_max_delay(Duration::from_millis(500)).without_max_times();
+    let connect = || async {
+        url.probe().await?;
+        Store::connect(url, connections).await
+    };
+    let last = Mutex::new(None);
+    // A PostgreSQL that starts at the same moment is waited for; a file is there or not.
+    let connecting = connect
+        .retry(attempts)
+        .when(|error| matches!(error, Error::DatabaseUnavailable(_)) && url.file().is_none())
+        .notify(|error, _| *last.lock().unwrap_or_else(PoisonError::into_inner) = error.cause().map(str::to_owned));
+    let connected = timeout(PATIENCE, connecting).await;
+    let connected = connected.map_err(|_| {
+        let cause = last.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        Failure::failed(format!("{url} has not answered for {} s{cause}", PATIENCE.as_secs()))
+    })?;
+    connected.map_err(|error| Failure::failed(format!("cannot open {url}: {}", Failure::from(error).sentence)))
+}
+
+/// Brings the schema of a database up to date.
+pub async fn bring_up_to_date(store: &Store, url: &DatabaseUrl) -> Result<(), Failure> {
+    store.migrate().await.map_err(|error| {
+        Failure::failed(format!("cannot bring the schema of {url} up to date: {}", Failure::from(error).sentence))
+    })
 }
 
 /// `migrate`

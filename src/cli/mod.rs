@@ -1,15 +1,22 @@
 //! The command line: parse, do, print, exit code. Results go to standard output, logs to standard error.
 
+mod backup;
+mod copy;
 mod database;
 mod duration;
+mod export;
 mod key;
 mod organization;
+mod progress;
 mod serve;
 mod signals;
 mod watch;
 
 use std::{
-    io::{self, Write as _},
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -52,6 +59,12 @@ enum Command {
     Key(key::KeyCommand),
     /// Follow an organization's profiles: one JSON line for each message of WatchProfiles, on standard output.
     Watch(watch::WatchArgs),
+    /// Write an organization's profiles as JSON lines, in the order of their ids, each as it is read.
+    Export(export::ExportArgs),
+    /// Back up an embedded database into a new file, also while it is served. PostgreSQL has `pg_dump`.
+    Backup(backup::BackupArgs),
+    /// Copy everything from one database into an empty one, SQLite or PostgreSQL, and read it back.
+    Copy(copy::CopyArgs),
     /// Bring the database's schema up to date; serving does so too.
     Migrate(DatabaseArgs),
 }
@@ -98,6 +111,9 @@ pub fn main() -> ExitCode {
             Command::Organization(command) => organization::run(command).await,
             Command::Key(command) => key::run(command).await,
             Command::Watch(args) => watch::run(args).await,
+            Command::Export(args) => export::run(args).await,
+            Command::Backup(args) => backup::run(args).await,
+            Command::Copy(args) => copy::run(args).await,
             Command::Migrate(args) => database::migrate(args).await,
         }
     });
@@ -120,6 +136,24 @@ fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let printed = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
     printed.map_err(|error| Failure::failed(format!("the result cannot be printed: {error}")))
+}
+
+/// Writes lines, and answers whether somebody reads them.
+fn write_lines(out: &mut impl Write, lines: &str) -> io::Result<bool> {
+    match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a file that nobody but its owner reads. One that is there stays as it is.
+fn new_file(path: &Path) -> Result<File, Failure> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    made.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Failure::failed(format!("{} is there already", path.display())),
+        _ => Failure::failed(format!("cannot make {}: {error}", path.display())),
+    })
 }
 
 /// Commits once the result is printed: what nobody has seen is not stored. Nobody waits long for a transaction that

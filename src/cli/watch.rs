@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use tokio::{task::spawn_blocking, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, database::DatabaseArgs, organization::checked_name, signals::Signals};
+use super::{Failure, database::DatabaseArgs, organization::checked_name, signals::Signals, write_lines};
 use crate::{
     error::{Error, Result},
     grpc::{json, pb, watch::Watch},
@@ -106,11 +106,9 @@ enum Written {
 }
 
 fn write(lines: &str, token: Option<&str>, file: Option<&Path>) -> Result<Written, Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Written::NobodyReads),
-        Err(error) => return Err(Failure::failed(format!("a line cannot be printed: {error}"))),
+    let read = write_lines(&mut io::stdout().lock(), lines);
+    if !read.map_err(|error| Failure::failed(format!("a line cannot be printed: {error}")))? {
+        return Ok(Written::NobodyReads);
     }
     if let (Some(token), Some(file)) = (token, file) {
         keep_token(token, file)

@@ -17,6 +17,11 @@ pub struct Migrator {
 }
 
 impl Migrator {
+    /// The names of this program's migrations.
+    pub fn known() -> Vec<String> {
+        Self { newer: Vec::new() }.migrations().iter().map(|migration| migration.name().to_owned()).collect()
+    }
+
     /// For this database, whatever has been there before.
     pub async fn for_database(db: &impl ConnectionTrait) -> Result<Self, DbErr> {
         let ours = Self { newer: Vec::new() };

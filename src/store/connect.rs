@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::{self, Path, PathBuf},
@@ -108,6 +108,25 @@ impl DatabaseUrl {
         match &self.place {
             Place::File { path, create: _ } => Some(path),
             Place::Server(_) => None,
+        }
+    }
+
+    /// The same database, whose file is made where there is none.
+    pub(crate) fn creating(mut self) -> Self {
+        if let Place::File { path: _, create } = &mut self.place {
+            *create = true;
+        }
+        self
+    }
+
+    /// Whether both are one database, as far as the URLs tell.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self.file(), other.file()) {
+            (Some(one), Some(other)) => {
+                one == other
+                    || fs::canonicalize(one).is_ok_and(|one| fs::canonicalize(other).is_ok_and(|other| one == other))
+            }
+            _ => self.url.expose_secret() == other.url.expose_secret(),
         }
     }
 

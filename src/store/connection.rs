@@ -1,7 +1,11 @@
 //! A connection of the pool that is kept for statements which follow each other.
 
-use std::time::Duration;
+use std::{future::ready, time::Duration};
 
+use futures_util::{
+    StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
 use sea_orm::{
     DbBackend, DbErr, FromQueryResult, QueryResult, Statement, Value,
     sea_query::ArrayType,
@@ -102,6 +106,37 @@ impl PinnedConnection {
     pub async fn all<M: FromQueryResult>(&mut self, query: Statement) -> Result<Vec<M>> {
         let rows = self.fetch(query).await?;
         rows.iter().map(|row| M::from_query_result(row, "").map_err(Error::from)).collect()
+    }
+
+    /// The rows that a query answers, as they come. No other call gets the connection after that: rows may be left.
+    pub fn stream(&mut self, sql: String) -> BoxStream<'_, Result<QueryResult, DbErr>> {
+        self.unfinished = true;
+        let sql = AssertSqlSafe(sql);
+        match self.connection.as_mut() {
+            Some(Connection::Postgres(connection)) => {
+                sqlx::query(sql).fetch(&mut **connection).map_ok(QueryResult::from).map_err(failure).boxed()
+            }
+            Some(Connection::Sqlite(connection)) => {
+                sqlx::query(sql).fetch(&mut **connection).map_ok(QueryResult::from).map_err(failure).boxed()
+            }
+            None => stream::once(ready(Err(failure(sqlx::Error::PoolClosed)))).boxed(),
+        }
+    }
+
+    /// Begins a transaction that reads the state of its first query, and ends with the connection.
+    pub async fn begin_snapshot(&mut self) -> Result<(), DbErr> {
+        self.in_transaction = true;
+        self.control("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN").await
+    }
+
+    /// Statements of this transaction may take as long as they need.
+    pub async fn without_limits(&mut self) -> Result<(), DbErr> {
+        if self.backend() == DbBackend::Postgres {
+            for limit in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
+                self.fetch(Statement::from_string(DbBackend::Postgres, format!("SET LOCAL {limit} = 0"))).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Begins a transaction, which takes SQLite's one writer at once.

@@ -4,6 +4,7 @@
 pub mod case;
 mod connect;
 mod connection;
+pub mod copy;
 pub mod failure;
 pub mod feed;
 pub mod history;
@@ -15,6 +16,7 @@ pub mod profile;
 pub mod request;
 mod rows;
 pub mod save;
+pub mod schema;
 pub mod secret;
 
 use std::{
@@ -233,6 +235,22 @@ impl Store {
                 begun => return begun,
             }
         }
+    }
+
+    /// A connection to one state of the database, that of its first query, which may take as long as it needs.
+    pub(crate) async fn snapshot(&self) -> Result<PinnedConnection> {
+        let mut connection = self.read_connection().await?;
+        connection.begin_snapshot().await?;
+        connection.without_limits().await?;
+        Ok(connection)
+    }
+
+    /// Puts all that an SQLite database has into a file that is empty.
+    pub(crate) async fn back_up(&self, file: &Path) -> Result<()> {
+        let file = file.to_str().ok_or_else(|| Error::Internal("its name is no UTF-8".to_owned()))?;
+        let vacuum = Statement::from_sql_and_values(self.backend(), "VACUUM INTO ?", [file.into()]);
+        self.writer.execute_raw(vacuum).await?;
+        Ok(())
     }
 
     /// Brings the schema up to date; several programs may do so at once.

@@ -29,6 +29,15 @@ pub async fn walk(store: &Store, organization: Uuid, above: Uuid, limit: u64) ->
     store.all(query.build(store.backend())).await
 }
 
+/// How many profiles an organization has, however long it takes to count them.
+pub async fn count(store: &Store, organization: Uuid) -> Result<u64> {
+    let mut sql = Sql::new(store.backend());
+    sql.push("SELECT COUNT(*) FROM profile WHERE organization_id = ").bind(organization.into());
+    let rows = store.snapshot().await?.fetch(sql.build()).await?;
+    let count = rows.first().map(|row| row.try_get_by_index::<i64>(0)).transpose()?.unwrap_or_default();
+    Ok(count.unsigned_abs())
+}
+
 /// The organization's profiles with these ids, in any order.
 pub async fn find_all(store: &Store, organization: Uuid, ids: &[Uuid]) -> Result<Vec<Model>> {
     let mut sql = select(store.backend());
