@@ -5,6 +5,7 @@ mod copy;
 mod database;
 mod duration;
 mod export;
+mod import;
 mod key;
 mod organization;
 mod progress;
@@ -61,6 +62,8 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Write an organization's profiles as JSON lines, in the order of their ids, each as it is read.
     Export(export::ExportArgs),
+    /// Store the profiles of a file of JSON lines. A line that is refused fails alone, and is kept beside the file.
+    Import(import::ImportArgs),
     /// Back up an embedded database into a new file, also while it is served. PostgreSQL has `pg_dump`.
     Backup(backup::BackupArgs),
     /// Copy everything from one database into an empty one, SQLite or PostgreSQL, and read it back.
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
             Command::Key(command) => key::run(command).await,
             Command::Watch(args) => watch::run(args).await,
             Command::Export(args) => export::run(args).await,
+            Command::Import(args) => import::run(args).await,
             Command::Backup(args) => backup::run(args).await,
             Command::Copy(args) => copy::run(args).await,
             Command::Migrate(args) => database::migrate(args).await,

@@ -3,6 +3,7 @@
 pub mod api_key;
 pub mod feed;
 pub mod feed_pending;
+pub mod import_progress;
 pub mod organization;
 pub mod profile;
 pub mod profile_case;

@@ -112,6 +112,22 @@ pub fn remove_identifier(request: pb::RemoveIdentifierRequest, now: DateTime<Utc
     draft.finish(target, &request_id, validate_only)
 }
 
+/// A line of an import: the fields that the mask names, and identifiers to add. `line` is kept in the history.
+pub fn import(
+    mut profile: pb::Profile,
+    mask: &Mask,
+    target: Target,
+    line: String,
+    now: DateTime<Utc>,
+) -> Result<Change> {
+    let mut draft = Draft::of(Rpc::Import, &profile, now);
+    let identifiers = take(&mut profile.identifiers);
+    draft.columns("", convert::columns(profile, mask), "");
+    draft.identifiers("identifiers", identifiers);
+    draft.audit.reason = Some(line);
+    draft.finish(target, "", false)
+}
+
 /// ReportCaseStatus: how a case stands. Reports are repeatable by themselves.
 pub fn report(request: pb::ReportCaseStatusRequest, now: DateTime<Utc>, organization: Uuid) -> Result<Change> {
     let mut draft = Draft::of(Rpc::ReportCaseStatus, &request, now);

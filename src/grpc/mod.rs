@@ -2,13 +2,13 @@
 
 pub mod auth;
 mod case;
-mod change;
+pub mod change;
 mod codec;
 mod convert;
 mod identifier;
 pub mod json;
 mod key;
-mod mask;
+pub mod mask;
 mod page;
 mod profile;
 mod query;

@@ -137,6 +137,25 @@ pub fn explained(status: &Status) -> Option<Status> {
     }
 }
 
+/// What was wrong with a profile that a command was to store, field by field; none where the profile is not the cause.
+pub fn violations(error: &Error) -> Vec<FieldViolation> {
+    let (_, reason) = code(error);
+    let of = |field: &str| FieldViolation {
+        field: field.to_owned(),
+        description: error.to_string(),
+        reason: reason.to_owned(),
+        localized_message: None,
+    };
+    match error {
+        Error::InvalidFields(violations) => violations.iter().map(field_violation).collect(),
+        Error::DemographicsLocked(fields) => fields.iter().map(|field| of(field)).collect(),
+        Error::EmailInUse => vec![of("email")],
+        Error::PhoneNumberInUse => vec![of("phone_number")],
+        Error::IdentifierInUse | Error::TooManyIdentifiers => vec![of("identifiers")],
+        _ => Vec::new(),
+    }
+}
+
 /// Whether a call must not be made again where nobody knows what became of it: a write without a request id, which says
 /// so of itself as soon as it has been read.
 #[derive(Clone, Default)]

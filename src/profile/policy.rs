@@ -61,6 +61,8 @@ pub enum Rpc {
     SetProfileRole,
     AddIdentifier,
     RemoveIdentifier,
+    /// The command `import`.
+    Import,
 }
 
 impl Rpc {
@@ -76,6 +78,7 @@ impl Rpc {
             Self::SetProfileRole => "SupportService/SetProfileRole",
             Self::AddIdentifier => "ProfileIdentifierService/AddIdentifier",
             Self::RemoveIdentifier => "ProfileIdentifierService/RemoveIdentifier",
+            Self::Import => "import",
         }
     }
 
@@ -90,7 +93,8 @@ impl Rpc {
             | Self::CorrectProfile
             | Self::SetProfileRole
             | Self::AddIdentifier
-            | Self::RemoveIdentifier => true,
+            | Self::RemoveIdentifier
+            | Self::Import => true,
         }
     }
 
@@ -105,7 +109,8 @@ impl Rpc {
             | Self::ReportCaseStatus
             | Self::SetProfileRole
             | Self::AddIdentifier
-            | Self::RemoveIdentifier => false,
+            | Self::RemoveIdentifier
+            | Self::Import => false,
         }
     }
 }

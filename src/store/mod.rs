@@ -9,6 +9,7 @@ pub mod failure;
 pub mod feed;
 pub mod history;
 pub mod identifier;
+pub mod import;
 pub mod key;
 pub mod name;
 pub mod organization;

@@ -29,7 +29,7 @@ use crate::{
     },
     error::{Error, Result},
     profile::{
-        change::{Edit, Target, Written},
+        change::{Author, Change, Edit, Target, Written},
         group::{Dependency, Group, Revised, Rows, Saving, Step, wanted_addresses},
         policy,
     },
@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// How many changes are decided and saved together at the most: more would only take longer.
-const LARGEST_GROUP: usize = 32;
+pub const LARGEST_GROUP: usize = 32;
 
 /// How long a load without locks may take.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -79,6 +79,10 @@ impl Running {
     fn begin(pending: Pending) -> Option<Self> {
         let permit = pending.permit.upgrade().filter(|_| !pending.answer.is_closed())?;
         Some(Self { pending, permit })
+    }
+
+    const fn change(&self) -> (&Author, &Change) {
+        (&self.pending.author, &self.pending.change)
     }
 
     fn answer(self, profile_id: Option<Uuid>, result: Result<Written>) {
@@ -367,7 +371,11 @@ impl Worker {
             let mut connection = self.connection().await?;
             let loaded = timeout(self.store.write_timeout(), async {
                 connection.begin().await?;
-                self.waiting_for_the_lock(group, load_in_transaction(&mut connection, group)).await
+                self.waiting_for_the_lock(
+                    group,
+                    load_in_transaction(&mut connection, Wanted::of(group.iter().map(Running::change))),
+                )
+                .await
             });
             match loaded.await.map_err(|_| Error::DatabaseUnavailable("no lock came in time".to_owned()))? {
                 Ok(rows) => return Ok((connection, rows)),
@@ -441,7 +449,7 @@ fn decide(rows: Rows, running: Vec<Running>) -> (Saving, Vec<Decided>, Vec<Runni
 /// suffer from.
 async fn load(connection: &mut PinnedConnection, group: &[Running]) -> Result<Rows> {
     let mut rows = Rows::default();
-    let wanted = Wanted::of(group);
+    let wanted = Wanted::of(group.iter().map(Running::change));
     if !(wanted.ids.is_empty() && wanted.emails.is_empty()) {
         rows.profiles = store::profile::load(connection, &wanted.ids, &wanted.emails).await?;
     }
@@ -458,9 +466,8 @@ async fn load(connection: &mut PinnedConnection, group: &[Running]) -> Result<Ro
 }
 
 /// Loads what a group needs to be decided, with its profiles locked.
-async fn load_in_transaction(connection: &mut PinnedConnection, group: &[Running]) -> Result<Rows> {
+pub(super) async fn load_in_transaction(connection: &mut PinnedConnection, wanted: Wanted) -> Result<Rows> {
     let mut rows = Rows::default();
-    let wanted = Wanted::of(group);
     rows.profiles = store::profile::lock(connection, &wanted.organizations, &wanted.ids, &wanted.emails).await?;
     // A row of another organization was not loaded, since it must not be locked.
     let foreign = if connection.backend() == DbBackend::Postgres { wanted.emails.as_slice() } else { &[] };
@@ -512,7 +519,7 @@ async fn load_claims(connection: &mut PinnedConnection, wanted: &Wanted, rows: &
 
 /// What a group needs to know.
 #[derive(Default)]
-struct Wanted {
+pub(super) struct Wanted {
     organizations: Vec<Uuid>,
     ids: Vec<Uuid>,
     /// The e-mails that say whose profiles are changed.
@@ -526,9 +533,9 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(group: &[Running]) -> Self {
+    pub(super) fn of<'a>(changes: impl Iterator<Item = (&'a Author, &'a Change)>) -> Self {
         let mut wanted = Self::default();
-        for Running { pending: Pending { author, change, .. }, .. } in group {
+        for (author, change) in changes {
             let organization = author.organization_id;
             wanted.organizations.push(organization);
             match &change.target {
@@ -558,7 +565,7 @@ impl Wanted {
 }
 
 /// The rows of profiles as the store takes them.
-fn rows(revised: &[Revised]) -> store::save::Rows<'_> {
+pub(super) fn rows(revised: &[Revised]) -> store::save::Rows<'_> {
     store::save::Rows {
         profiles: revised.iter().map(|revised| &revised.profile).collect(),
         expected: revised.iter().map(|revised| revised.expected).collect(),

@@ -4,6 +4,7 @@
 //! need, decide each, and save them at once: see `attempt`.
 
 mod attempt;
+pub mod batch;
 pub mod sequencer;
 
 use std::{

@@ -1,0 +1,83 @@
+//! Changes of a command, many in one transaction: loaded with their rows locked, decided and saved as those of calls are.
+
+use chrono::{DateTime, Utc};
+use tokio::time::timeout;
+
+pub use super::attempt::LARGEST_GROUP;
+use super::attempt::{Wanted, load_in_transaction, rows};
+use crate::{
+    error::{Error, Result},
+    profile::{
+        change::{Author, Change, Written},
+        group::{Group, Saving, Step},
+    },
+    store::{self, PinnedConnection, Store, failure::uncommitted},
+};
+
+/// A transaction of a command. What is not committed is rolled back.
+pub struct Batch {
+    store: Store,
+    connection: PinnedConnection,
+}
+
+impl Batch {
+    /// Begins the transaction. On SQLite it has the one writer until it ends.
+    pub async fn begin(store: &Store) -> Result<Self> {
+        let mut connection = store.write_connection().await?;
+        connection.begin().await?;
+        Ok(Self { store: store.clone(), connection })
+    }
+
+    /// The connection of the transaction, for what is to be read and saved with the changes.
+    pub const fn connection(&mut self) -> &mut PinnedConnection {
+        &mut self.connection
+    }
+
+    /// Decides changes in their order and saves what they leave. Answers what became of the first of them, at least of one:
+    /// those behind have to see these saved.
+    pub async fn write(
+        &mut self,
+        author: &Author,
+        changes: &[Change],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Result<Written>>> {
+        let changes = &changes[..changes.len().min(LARGEST_GROUP)];
+        let writing = async {
+            let wanted = Wanted::of(changes.iter().map(|change| (author, change)));
+            let mut group = Group::new(load_in_transaction(&mut self.connection, wanted).await?);
+            let mut results = Vec::with_capacity(changes.len());
+            for change in changes {
+                match group.decide(author, change, now) {
+                    Step::Later => break,
+                    Step::Decided { result, .. } => results.push(result),
+                }
+            }
+            save(&mut self.connection, &group.into_saving()).await?;
+            Ok(results)
+        };
+        let late = |_| Error::DatabaseUnavailable("the database has not answered in time".to_owned());
+        timeout(self.store.write_timeout(), writing).await.map_err(late)?
+    }
+
+    /// Commits all that was written.
+    pub async fn commit(mut self) -> Result<()> {
+        self.store.check_file()?;
+        self.connection.commit().await.map_err(uncommitted)
+    }
+
+    /// Takes all of it back.
+    pub async fn rollback(mut self) {
+        self.connection.rollback().await;
+    }
+}
+
+async fn save(connection: &mut PinnedConnection, saving: &Saving) -> Result<()> {
+    let Saving { created, updated, claims: _, cases: _ } = saving; // a command has no request ids, and reports nothing
+    if !created.is_empty() {
+        store::save::create(connection, &rows(created)).await?;
+    }
+    if !updated.is_empty() && store::save::update(connection, &rows(updated)).await?.len() < updated.len() {
+        return Err(Error::Internal("a locked row was changed by somebody else".to_owned()));
+    }
+    Ok(())
+}
