@@ -467,8 +467,8 @@ async fn load(connection: &mut PinnedConnection, group: &[Running]) -> Result<Ro
 
 /// Loads what a group needs to be decided, with its profiles locked.
 pub(super) async fn load_in_transaction(connection: &mut PinnedConnection, wanted: Wanted) -> Result<Rows> {
-    let mut rows = Rows::default();
-    rows.profiles = store::profile::lock(connection, &wanted.organizations, &wanted.ids, &wanted.emails).await?;
+    let profiles = store::profile::lock(connection, &wanted.organizations, &wanted.ids, &wanted.emails).await?;
+    let mut rows = Rows { profiles, ..Rows::default() };
     // A row of another organization was not loaded, since it must not be locked.
     let foreign = if connection.backend() == DbBackend::Postgres { wanted.emails.as_slice() } else { &[] };
     load_owners(connection, &wanted, foreign, &mut rows).await?;

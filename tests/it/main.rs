@@ -18,6 +18,7 @@ mod gateway;
 mod group;
 mod history;
 mod identifier;
+mod import;
 mod input;
 mod keys;
 mod log;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How many lines, and about how many bytes of them, are stored at once: others wait for the rows and for SQLite's writer.
-const LINES: usize = 500;
+const LINES: u64 = 500;
 const BYTES: usize = 1024 * 1024;
 
 /// Lines that are stored together.
@@ -65,7 +65,7 @@ impl Judge {
             if line.text.as_ref().is_none_or(|text| !text.is_empty()) {
                 chunk.judged.push(self.line(line));
             }
-            if chunk.lines as usize == LINES || bytes >= BYTES {
+            if chunk.lines == LINES || bytes >= BYTES {
                 bytes = 0;
                 if judged.blocking_send(std::mem::take(&mut chunk)).is_err() {
                     break;

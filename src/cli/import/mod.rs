@@ -8,7 +8,11 @@ mod file;
 mod judge;
 mod upsert;
 
-use std::{collections::HashSet, path::PathBuf, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::Args;
 use sea_orm::DbBackend;
@@ -222,7 +226,7 @@ impl Import {
         let (mut count, mut failed) = (Count::default(), Vec::new());
         let mut rest: Vec<_> = chunk.judged.iter().collect();
         while !rest.is_empty() {
-            let next = self.next(&rest);
+            let next = together(&rest);
             let done = self.write(batch, &rest[..next], &mut count, &mut failed).await?;
             rest.drain(..done);
         }
@@ -234,16 +238,6 @@ impl Import {
             return Err(Stop::Failure("another import of this file is under way".to_owned()));
         }
         Ok(count)
-    }
-
-    /// How many of these lines can be written together: one with the key of an earlier one has to see it stored.
-    fn next(&self, lines: &[&Judged]) -> usize {
-        let mut keys = HashSet::new();
-        let is_new = |line: &&&Judged| match &line.said {
-            Ok(Said::Upsert { key, .. }) => keys.insert(key.clone()),
-            Ok(Said::Create(_)) | Err(_) => true,
-        };
-        lines.iter().take(LARGEST_GROUP).take_while(is_new).count()
     }
 
     /// Writes lines, and answers how many of them are done.
@@ -263,7 +257,7 @@ impl Import {
             .collect();
         let found = match &self.judge.upsert_by {
             Some(by) => by.find(batch.connection(), self.author.organization_id, &keys).await?,
-            None => Default::default(),
+            None => HashMap::new(),
         };
         let mut changes = Vec::with_capacity(lines.len());
         // Of each line the number of its change, or why there is none; and the revision that was found.
@@ -308,6 +302,16 @@ impl Import {
         }
         Ok(done)
     }
+}
+
+/// How many of these lines can be written together: one with the key of an earlier one has to see it stored.
+fn together(lines: &[&Judged]) -> usize {
+    let mut keys = HashSet::new();
+    let is_new = |line: &&&Judged| match &line.said {
+        Ok(Said::Upsert { key, .. }) => keys.insert(key.clone()),
+        Ok(Said::Create(_)) | Err(_) => true,
+    };
+    lines.iter().take(LARGEST_GROUP).take_while(is_new).count()
 }
 
 /// Why a chunk is not stored.
