@@ -100,7 +100,7 @@ async fn check_target(store: &Store, url: &DatabaseUrl) -> Result<(), Failure> {
 /// Fails where something is not there as it was read.
 fn compare(read: &Tallies, there: &Tallies, to: &DatabaseUrl) -> Result<(), Failure> {
     let differing: Vec<_> =
-        read.iter().filter(|(name, tally)| there.get(*name) != Some(tally)).map(|(name, _)| name.as_str()).collect();
+        there.iter().filter(|(name, tally)| read.get(*name) != Some(tally)).map(|(name, _)| name.as_str()).collect();
     if differing.is_empty() {
         return Ok(());
     }
