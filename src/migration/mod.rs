@@ -5,6 +5,7 @@ use sea_orm_migration::{MigratorTraitSelf, prelude::*};
 mod m20261122_000001_initial;
 mod m20261126_000001_sort_name;
 mod m20261126_000002_feed;
+mod m20261126_000003_feed_pending;
 
 /// Brings a database to the schema of this program.
 ///
@@ -36,10 +37,11 @@ impl Migrator {
 #[async_trait::async_trait]
 impl MigratorTraitSelf for Migrator {
     fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
-        let ours: [Box<dyn MigrationTrait>; 3] = [
+        let ours: [Box<dyn MigrationTrait>; 4] = [
             Box::new(m20261122_000001_initial::Migration),
             Box::new(m20261126_000001_sort_name::Migration),
             Box::new(m20261126_000002_feed::Migration),
+            Box::new(m20261126_000003_feed_pending::Migration),
         ];
         let newer = self.newer.iter().map(|name| Box::new(Newer(name.clone())) as Box<dyn MigrationTrait>);
         ours.into_iter().chain(newer).collect()
