@@ -217,6 +217,19 @@ async fn what_cannot_be_read_or_made_is_told() {
 }
 
 #[tokio::test]
+async fn a_copy_is_read_back_and_what_is_not_as_it_was_is_told() {
+    let (from, to) = (Arc::new(Database::create()), Arc::new(Database::embedded()));
+    people_with_a_past(&from).await;
+    drop(Service::on(Arc::clone(&to), []));
+    to.execute(
+        "CREATE TRIGGER worse AFTER INSERT ON profile BEGIN UPDATE profile SET address = 'x' WHERE id = new.id; END",
+    )
+    .await;
+    let refused = copied(&from, &to).expect_err("an address is another");
+    assert!(refused.contains("is no true copy, do not use it: counts or sums differ in profile\n"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_disk_that_is_full_leaves_the_target_empty() {
     let from = Arc::new(Database::create());
     people_with_a_past(&from).await;
