@@ -15,7 +15,7 @@ mod cutoff;
 mod database;
 mod deadline;
 mod drain;
-mod export;
+mod export_command;
 mod gateway;
 mod group;
 mod history;
