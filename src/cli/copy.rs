@@ -9,10 +9,13 @@ use super::{
     print,
     progress::Progress,
 };
-use crate::store::{
-    DatabaseUrl, Store,
-    copy::{self, Snapshot, Tallies},
-    schema::{self, Standing},
+use crate::{
+    error::Error,
+    store::{
+        DatabaseUrl, Store,
+        copy::{self, Snapshot, Tallies},
+        schema::{self, Standing},
+    },
 };
 
 /// Connections to a PostgreSQL at the most.
@@ -51,8 +54,12 @@ pub async fn run(args: CopyArgs) -> Result<(), Failure> {
         let mut progress = Progress::begin("copying", "rows", 0, rows);
         let copied = copy::copy(&mut snapshot, &target, |rows| progress.advance(rows)).await;
         copied.map_err(|error| {
-            let cause = Failure::from(error).sentence;
-            Failure::failed(format!("nothing was copied, {to} is still empty: {cause}"))
+            let begin = if matches!(error, Error::OutcomeUnknown(_)) {
+                format!("{to} may have the copy or not: empty it and copy again")
+            } else {
+                format!("nothing was copied, {to} is still empty")
+            };
+            Failure::failed(format!("{begin}: {}", Failure::from(error).sentence))
         })?
     };
     drop(snapshot);
@@ -100,7 +107,7 @@ async fn check_target(store: &Store, url: &DatabaseUrl) -> Result<(), Failure> {
 /// Fails where something is not there as it was read.
 fn compare(read: &Tallies, there: &Tallies, to: &DatabaseUrl) -> Result<(), Failure> {
     let differing: Vec<_> =
-        read.iter().filter(|(name, tally)| there.get(*name) != Some(tally)).map(|(name, _)| name.as_str()).collect();
+        there.iter().filter(|(name, tally)| read.get(*name) != Some(tally)).map(|(name, _)| name.as_str()).collect();
     if differing.is_empty() {
         return Ok(());
     }

@@ -30,7 +30,7 @@ const MOVING: (&str, &str) = ("api_key", "last_used_at");
 
 /// How many rows one statement stores: SQLite's have a parameter for each value.
 const fn batch(backend: DbBackend) -> usize {
-    if matches!(backend, DbBackend::Postgres) { 1000 } else { 32 }
+    if matches!(backend, DbBackend::Postgres) { 500 } else { 32 }
 }
 
 /// What a table has: how many rows, and the sum of their hashes, in whatever order they come.

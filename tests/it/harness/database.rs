@@ -26,8 +26,13 @@ impl Database {
                 on_server(&server, format!("CREATE DATABASE {name}"));
                 Self::Postgres { server, name }
             }
-            Err(_) => Self::Sqlite { directory: tempfile::tempdir().expect("a directory") },
+            Err(_) => Self::embedded(),
         }
+    }
+
+    /// A new one, empty: SQLite, whatever the tests run on.
+    pub fn embedded() -> Self {
+        Self::Sqlite { directory: tempfile::tempdir().expect("a directory") }
     }
 
     /// Another one with what this one has, which nobody may use meanwhile.
