@@ -240,7 +240,7 @@ pub mod tests {
     use super::*;
     use crate::{
         entity::{profile::Gender, profile_case::Status},
-        profile::change::AuditNote,
+        profile::{change::AuditNote, identifiers::Identifier},
     };
 
     pub fn author() -> Author {
@@ -396,6 +396,35 @@ pub mod tests {
         The etag is not the profile's current one. Read the profile again.
         Cannot update user profile fields (firstName, lastName, dob, gender) for user with cases
         Unable to use this email. Please use a different one
+        changed
+        ");
+    }
+
+    #[test]
+    fn an_etag_is_judged_before_the_number_of_identifiers_and_that_before_their_owners() {
+        let pair = |n: usize| Identifier { system: "mrn".to_owned(), value: n.to_string() };
+        let has =
+            |count: usize| Model { identifiers: identifiers::column(&(0..count).map(pair).collect()), ..profile(2) };
+        let reason = |before: &Model, added: usize, etag: &str, identifier_is_taken: bool| {
+            let edit = Edit::Set { columns: Vec::new(), identifiers: vec![pair(added)] };
+            let add = change(Rpc::AddIdentifier, Target::Id(before.id), edit);
+            let loaded = Loaded { profile: Some(before), identifier_is_taken, ..Loaded::default() };
+            match decide(loaded, &author(), &Change { etag: Some(etag.to_owned()), ..add }, at(1)) {
+                Ok(decision) => decision.revision.map_or("unchanged", |_| "changed").to_owned(),
+                Err(error) => error.to_string(),
+            }
+        };
+        insta::assert_snapshot!([
+            reason(&has(20), 20, "\"9\"", true),
+            reason(&has(20), 20, "\"1\"", true),
+            reason(&has(20), 19, "\"1\"", false),
+            reason(&has(19), 19, "\"1\"", true),
+            reason(&has(19), 19, "\"1\"", false),
+        ].join("\n"), @r"
+        The etag is not the profile's current one. Read the profile again.
+        The profile may have 20 identifiers at the most. Remove one first.
+        unchanged
+        Unable to use this identifier. Please use a different one
         changed
         ");
     }

@@ -317,7 +317,11 @@ mod tests {
     use super::{super::decide::tests, *};
     use crate::{
         error::Error,
-        profile::{change::Claim, policy::Rpc},
+        profile::{
+            change::Claim,
+            identifiers::{self, Identifier},
+            policy::Rpc,
+        },
     };
 
     /// The tables, as far as changes need them.
@@ -326,6 +330,7 @@ mod tests {
         profiles: HashMap<Uuid, Model>,
         claims: Vec<write_request::Model>,
         history: Vec<(Uuid, i64, String)>,
+        identifiers: HashMap<profile_identifier::Key, Uuid>,
     }
 
     impl Tables {
@@ -344,9 +349,18 @@ mod tests {
                 }
             }
             let Saving { created, updated, claims, cases: _ } = group.into_saving();
-            for Revised { profile, expected, history, claims, added: _, removed: _ } in
-                created.into_iter().chain(updated)
-            {
+            let one_of_both = |revised: &[Revised]| {
+                revised.iter().all(|revised| revised.added.is_empty())
+                    || revised.iter().all(|revised| revised.removed.is_empty())
+            };
+            assert!(one_of_both(&created) && one_of_both(&updated), "a statement adds and removes identifiers");
+            for Revised { profile, expected, history, claims, added, removed } in created.into_iter().chain(updated) {
+                for row in removed {
+                    assert_eq!(self.identifiers.remove(&row.key()), Some(profile.id));
+                }
+                for row in added {
+                    assert_eq!(self.identifiers.insert(row.key(), profile.id), None);
+                }
                 assert_eq!(self.profiles.get(&profile.id).map_or(0, |stored| stored.revision), expected);
                 assert_eq!(profile.revision, expected + i64::try_from(history.len()).expect("a small number"));
                 self.history.extend(history.into_iter().map(|row| (row.profile_id, row.revision, row.fields)));
@@ -354,6 +368,11 @@ mod tests {
                 self.profiles.insert(profile.id, profile);
             }
             self.claims.extend(claims);
+            let keys = |profile: &Model| {
+                let (organization, id) = (profile.organization_id, profile.id);
+                identifiers::of(profile).into_iter().map(move |identifier| (identifier.key(organization), id))
+            };
+            assert_eq!(self.profiles.values().flat_map(keys).collect::<HashMap<_, _>>(), self.identifiers);
             for (column, text) in
                 self.profiles.values().flat_map(|profile| [&profile.email, &profile.phone_number]).enumerate()
             {
@@ -371,14 +390,14 @@ mod tests {
         result.map_or_else(
             |error: Error| error.to_string(),
             |written| {
-                let Model { id, revision, email, phone_number, city, .. } = written.profile;
-                format!("{id} {revision} {email:?} {phone_number:?} {city:?}")
+                let Model { id, revision, email, phone_number, city, identifiers, .. } = written.profile;
+                format!("{id} {revision} {email:?} {phone_number:?} {city:?} {identifiers:?}")
             },
         )
     }
 
     /// What a change does, in small numbers: addresses and request ids are meant to meet. It has a `Debug`, as changes do not.
-    type Drawn = (Rpc, u8, Option<Option<u8>>, Option<Option<u8>>, Option<u8>, Option<(u8, u8)>, bool);
+    type Drawn = (Rpc, u8, Option<Option<u8>>, Option<Option<u8>>, Option<u8>, Option<(u8, u8)>, bool, Vec<u8>);
 
     fn drawn() -> impl Strategy<Value = Drawn> {
         let rpc = proptest::sample::select(vec![
@@ -386,13 +405,17 @@ mod tests {
             Rpc::PatchProfile,
             Rpc::CreateProfile,
             Rpc::UpdateProfile,
+            Rpc::AddIdentifier,
+            Rpc::RemoveIdentifier,
         ]);
         let address = || proptest::option::weighted(0.5, proptest::option::weighted(0.8, 0..3u8));
         let claim = proptest::option::weighted(0.3, (0..3u8, 0..2u8));
-        (rpc, 0..3u8, address(), address(), proptest::option::of(0..2u8), claim, prop::bool::weighted(0.1))
+        let identifiers = proptest::collection::vec(0..3u8, 1..3);
+        let city = proptest::option::of(0..2u8);
+        (rpc, 0..3u8, address(), address(), city, claim, prop::bool::weighted(0.1), identifiers)
     }
 
-    fn change(number: usize, (rpc, person, email, phone, city, claim, validate_only): Drawn) -> Change {
+    fn change(number: usize, (rpc, person, email, phone, city, claim, validate_only, identifiers): Drawn) -> Change {
         let target = match rpc {
             Rpc::CreateProfile => Target::New(Uuid::from_u128(100 + number as u128)),
             Rpc::UpdateProfile => Target::Email { email: format!("e{person}"), sent: String::new().into() },
@@ -403,9 +426,17 @@ mod tests {
         let phone = phone.map(|phone| (Column::PhoneNumber, text("p", phone)));
         let city = city.map(|city| (Column::City, text("c", Some(city))));
         let columns = [email, phone, city].into_iter().flatten().collect();
+        let pair = |value: &u8| Identifier { system: "mrn".to_owned(), value: value.to_string() };
+        let identifiers: Vec<_> = identifiers.iter().map(pair).collect();
+        let edit = match rpc {
+            Rpc::CreateProfile => Edit::Set { columns, identifiers },
+            Rpc::AddIdentifier => Edit::Set { columns: Vec::new(), identifiers },
+            Rpc::RemoveIdentifier => Edit::Remove(identifiers[0].clone()),
+            _ => tests::set(columns),
+        };
         let claim = claim.filter(|_| !validate_only);
         let claim = claim.map(|(id, payload)| Claim { request_id: id.to_string(), payload_sha256: vec![payload] });
-        Change { claim, validate_only, ..tests::change(rpc, target, tests::set(columns)) }
+        Change { claim, validate_only, ..tests::change(rpc, target, edit) }
     }
 
     proptest! {
