@@ -16,12 +16,13 @@ use crate::{
         profile::{Column, Gender, Model, Role},
         profile_case::{self, Status},
         profile_change,
+        profile_identifier::Identifier,
     },
     error::{Error, Result},
     profile::{
         change::etag,
         history::{self, FieldChange},
-        identifiers::{self, Identifier},
+        identifiers,
     },
     value::Rule,
 };

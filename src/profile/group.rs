@@ -316,12 +316,9 @@ mod tests {
 
     use super::{super::decide::tests, *};
     use crate::{
+        entity::profile_identifier::Identifier,
         error::Error,
-        profile::{
-            change::Claim,
-            identifiers::{self, Identifier},
-            policy::Rpc,
-        },
+        profile::{change::Claim, identifiers, policy::Rpc},
     };
 
     /// The tables, as far as changes need them.
