@@ -191,6 +191,7 @@ const fn field_reason(rule: Rule) -> &'static str {
         Rule::Action => "INVALID_ACTION",
         Rule::Role => "INVALID_ROLE",
         Rule::CaseStatus => "INVALID_CASE_STATUS",
+        Rule::ReasonCode => "INVALID_REASON_CODE",
         Rule::Time => "INVALID_TIME",
         Rule::TimeAhead => "TIME_AHEAD",
         Rule::Negative => "NEGATIVE",
@@ -307,6 +308,7 @@ mod tests {
     INVALID_ACTION must be UPDATE_PROFILE
     INVALID_ROLE must be USER, PROVIDER, SUPPORT or ADMIN
     INVALID_CASE_STATUS must be OPEN, ASSIGNED, IN_PROGRESS, APPROVED, REJECTED, NO_DECISION or CANCELLED
+    INVALID_REASON_CODE must be REASON_CODE_REQUEST_OF_PERSON, REASON_CODE_RETENTION, REASON_CODE_CREATED_BY_MISTAKE or REASON_CODE_LEGAL_ORDER
     INVALID_TIME must be a time between the years 1 and 9999
     TIME_AHEAD must not be more than 5 minutes ahead of the server's clock
     REQUIRED is required, or phone_number

@@ -9,10 +9,12 @@ use uuid::Uuid;
 use super::{
     change::{Author, Change, Edit, Target, Written},
     decide::{Decision, Loaded, decide},
+    erase::Erased,
     policy,
 };
 use crate::{
     entity::{
+        erasure,
         profile::{Column, Model, Owner},
         profile_case, profile_change, write_request,
     },
@@ -29,6 +31,8 @@ pub struct Rows {
     pub cases: Vec<profile_case::Model>,
     /// Profiles that a case locks which is not in `cases`.
     pub locked_elsewhere: Vec<Uuid>,
+    /// Those of the profiles to erase that have been erased.
+    pub erasures: Vec<erasure::Model>,
 }
 
 /// What becomes of one change of a group.
@@ -40,7 +44,8 @@ pub enum Step {
         result: Result<Written>,
         depends_on: Dependency,
     },
-    /// It needs what an earlier change of the group takes or gives up: it belongs into the next group.
+    /// It needs what an earlier change of the group takes or gives up, or one of them erases: it belongs into the next
+    /// group.
     Later,
 }
 
@@ -52,8 +57,8 @@ pub enum Dependency {
     Profile(Uuid),
     /// The claims of the changes that save no row.
     Claims,
-    /// The reported cases.
-    Cases,
+    /// What is saved with its profile locked alone: reported cases, an erasure.
+    Transaction,
 }
 
 /// What a group saves.
@@ -64,12 +69,14 @@ pub struct Saving {
     /// Claims of changes that save no row.
     pub claims: Vec<write_request::Model>,
     pub cases: Vec<profile_case::Model>,
+    /// An erasure, which nothing is saved with but its claim.
+    pub erased: Option<Erased>,
 }
 
 impl Saving {
-    /// Whether profiles are created or changed.
+    /// Whether profiles are created, changed or erased.
     pub const fn changes_profiles(&self) -> bool {
-        !(self.created.is_empty() && self.updated.is_empty())
+        !(self.created.is_empty() && self.updated.is_empty()) || self.erased.is_some()
     }
 }
 
@@ -92,17 +99,19 @@ pub struct Group {
     claims: HashMap<write_request::Key, write_request::Model>,
     cases: HashMap<profile_case::Key, profile_case::Model>,
     locked_elsewhere: HashSet<Uuid>,
+    erasures: HashMap<Uuid, erasure::Model>,
     /// E-mails and phone numbers that a change of the group has taken or given up.
     touched: HashSet<(&'static str, String)>,
     claimed: HashSet<write_request::Key>,
     reported: HashSet<profile_case::Key>,
     revised: HashMap<Uuid, Revised>,
     bare_claims: Vec<write_request::Model>,
+    erased: Option<Erased>,
 }
 
 impl Group {
     pub fn new(rows: Rows) -> Self {
-        let Rows { profiles, owners, claims, cases, locked_elsewhere } = rows;
+        let Rows { profiles, owners, claims, cases, locked_elsewhere, erasures } = rows;
         let mut emails = HashMap::new();
         let mut phone_numbers = HashMap::new();
         for Owner { id, organization_id, email, phone_number } in owners {
@@ -120,11 +129,13 @@ impl Group {
             claims: claims.into_iter().map(|claim| (claim.key(), claim)).collect(),
             cases: cases.into_iter().map(|case| (case.key(), case)).collect(),
             locked_elsewhere: locked_elsewhere.into_iter().collect(),
+            erasures: erasures.into_iter().map(|erasure| (erasure.profile_id, erasure)).collect(),
             touched: HashSet::new(),
             claimed: HashSet::new(),
             reported: HashSet::new(),
             revised: HashMap::new(),
             bare_claims: Vec::new(),
+            erased: None,
         }
     }
 
@@ -144,14 +155,13 @@ impl Group {
             }
             Err(error) => (Err(error), seen),
         };
-        let stored = result.as_ref().ok().filter(|written| written.profile.revision > 0);
-        let profile_id = found.or(stored.map(|written| written.profile.id));
+        let profile_id = found.or_else(|| result.as_ref().ok().and_then(Written::profile_id));
         Step::Decided { profile_id, result, depends_on }
     }
 
     /// What is to be saved.
     pub fn into_saving(self) -> Saving {
-        let mut saving = Saving { claims: self.bare_claims, ..Saving::default() };
+        let mut saving = Saving { claims: self.bare_claims, erased: self.erased, ..Saving::default() };
         let Self { revised, reported, mut cases, .. } = self;
         for revised in revised.into_values() {
             if revised.expected == 0 { saving.created.push(revised) } else { saving.updated.push(revised) }
@@ -161,11 +171,18 @@ impl Group {
     }
 
     fn belongs_into_the_next_group(&self, author: &Author, change: &Change) -> bool {
-        change.claim_key(author).is_some_and(|key| self.claimed.contains(&key))
+        self.erased.is_some()
+            || (matches!(change.edit, Edit::Erase(_)) && self.saves())
+            || change.claim_key(author).is_some_and(|key| self.claimed.contains(&key))
             || target_address(change).into_iter().chain(wanted_addresses(change)).any(|address| {
                 let (column, text) = address;
                 !self.touched.is_empty() && self.touched.contains(&(column.as_str(), text.to_owned()))
             })
+    }
+
+    /// Whether a change of the group is saved.
+    fn saves(&self) -> bool {
+        !(self.revised.is_empty() && self.claimed.is_empty() && self.reported.is_empty())
     }
 
     /// What there is for this change, with what the changes before it leave.
@@ -192,6 +209,9 @@ impl Group {
                 _ => loaded.phone_number_owner = self.phone_numbers.get(text).copied(),
             }
         }
+        if let (Edit::Erase(_), Target::Id(id)) = (&change.edit, &change.target) {
+            loaded.erasure = self.erasures.get(id).filter(|erasure| erasure.organization_id == organization);
+        }
         if let Edit::Case(report) = &change.edit {
             let key = report.key();
             loaded.case = self.cases.get(&key);
@@ -207,44 +227,48 @@ impl Group {
     fn seen(&self, profile: Option<Uuid>, change: &Change) -> Dependency {
         let reported = match &change.edit {
             Edit::Case(report) => self.reported.contains(&report.key()),
-            Edit::Columns(_) => false,
+            Edit::Columns(_) | Edit::Erase(_) => false,
         };
         match profile.filter(|id| self.revised.contains_key(id)) {
             Some(id) => Dependency::Profile(id),
-            None if reported => Dependency::Cases,
+            None if reported => Dependency::Transaction,
             None => Dependency::Nothing,
         }
     }
 
     /// Keeps what a decision stores for the changes behind it, and answers what it has to be saved with.
     fn keep(&mut self, decision: Decision, seen: Dependency) -> (Written, Dependency) {
-        let Decision { answer, revision, case, claim } = decision;
+        let Decision { answer, revision, case, erased, claim } = decision;
         let mut depends_on = seen;
         if let Some(case) = case {
-            depends_on = Dependency::Cases;
+            depends_on = Dependency::Transaction;
             self.reported.insert(case.key());
             self.cases.insert(case.key(), case);
         }
         self.claimed.extend(claim.as_ref().map(write_request::Model::key));
-        let id = answer.profile.id;
         if let Some(revision) = revision {
+            let id = revision.profile.id;
             let before = self.profiles.insert(id, revision.profile.clone());
             self.touch(before.as_ref(), &revision.profile);
             let expected = before.map_or(0, |before| before.revision);
             let fresh =
-                || Revised { profile: answer.profile.clone(), expected, history: Vec::new(), claims: Vec::new() };
+                || Revised { profile: revision.profile.clone(), expected, history: Vec::new(), claims: Vec::new() };
             let revised = self.revised.entry(id).or_insert_with(fresh);
             revised.profile = revision.profile;
             revised.history.push(revision.history);
             revised.claims.extend(claim);
             depends_on = Dependency::Profile(id);
         } else if let Some(claim) = claim {
-            if let Some(revised) = self.revised.get_mut(&id) {
+            if let Some(revised) = claim.profile_id.and_then(|id| self.revised.get_mut(&id)) {
                 revised.claims.push(claim);
             } else {
                 self.bare_claims.push(claim);
                 depends_on = Dependency::Claims;
             }
+        }
+        if let Some(erased) = erased {
+            self.erased = Some(erased);
+            depends_on = Dependency::Transaction;
         }
         (answer, depends_on)
     }
@@ -283,7 +307,7 @@ pub fn target_address(change: &Change) -> Option<(Column, &str)> {
 pub fn wanted_addresses(change: &Change) -> impl Iterator<Item = (Column, &str)> {
     let columns = match &change.edit {
         Edit::Columns(columns) => columns.as_slice(),
-        Edit::Case(_) => &[],
+        Edit::Case(_) | Edit::Erase(_) => &[],
     };
     columns.iter().filter_map(|(column, value)| match (column, value) {
         (Column::Email | Column::PhoneNumber, Value::String(Some(text))) => Some((*column, text.as_str())),
@@ -324,7 +348,7 @@ mod tests {
                     Step::Decided { result, .. } => told.push((*number, text(result))),
                 }
             }
-            let Saving { created, updated, claims, cases: _ } = group.into_saving();
+            let Saving { created, updated, claims, cases: _, erased: _ } = group.into_saving();
             for Revised { profile, expected, history, claims } in created.into_iter().chain(updated) {
                 assert_eq!(self.profiles.get(&profile.id).map_or(0, |stored| stored.revision), expected);
                 assert_eq!(profile.revision, expected + i64::try_from(history.len()).expect("a small number"));
@@ -349,9 +373,11 @@ mod tests {
     fn text(result: Result<Written>) -> String {
         result.map_or_else(
             |error: Error| error.to_string(),
-            |written| {
-                let Model { id, revision, email, phone_number, city, .. } = written.profile;
-                format!("{id} {revision} {email:?} {phone_number:?} {city:?}")
+            |written| match written {
+                Written::Profile(Model { id, revision, email, phone_number, city, .. }) => {
+                    format!("{id} {revision} {email:?} {phone_number:?} {city:?}")
+                }
+                Written::Case(_) | Written::Erasure(..) => panic!("no profile"),
             },
         )
     }

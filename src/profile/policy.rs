@@ -1,6 +1,6 @@
 //! Who may change what, as pure functions over every column and every writing RPC.
 
-use sea_orm::Iterable;
+use sea_orm::{EnumIter, Iterable};
 
 use crate::entity::{
     profile::{Column, Role},
@@ -50,7 +50,7 @@ pub fn lockable() -> impl Iterator<Item = Column> {
 }
 
 /// The RPCs that write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter)]
 pub enum Rpc {
     CreateProfile,
     ReplaceProfile,
@@ -59,6 +59,9 @@ pub enum Rpc {
     ReportCaseStatus,
     CorrectProfile,
     SetProfileRole,
+    EraseProfile,
+    /// An erasure that is made again on the command line, after a restore.
+    ReplayErasure,
 }
 
 impl Rpc {
@@ -72,6 +75,8 @@ impl Rpc {
             Self::ReportCaseStatus => "CaseService/ReportCaseStatus",
             Self::CorrectProfile => "SupportService/CorrectProfile",
             Self::SetProfileRole => "SupportService/SetProfileRole",
+            Self::EraseProfile => "SupportService/EraseProfile",
+            Self::ReplayErasure => "erasures replay",
         }
     }
 
@@ -84,19 +89,36 @@ impl Rpc {
             | Self::PatchProfile
             | Self::ReportCaseStatus
             | Self::CorrectProfile
-            | Self::SetProfileRole => true,
+            | Self::SetProfileRole
+            | Self::EraseProfile
+            | Self::ReplayErasure => true,
         }
     }
 
     /// Whether the RPC may change what a case has locked.
     pub const fn may_override_lock(self) -> bool {
         match self {
-            Self::CorrectProfile => true,
+            Self::CorrectProfile | Self::ReplayErasure => true,
             Self::CreateProfile
             | Self::ReplaceProfile
             | Self::PatchProfile
             | Self::UpdateProfile
             | Self::ReportCaseStatus
+            | Self::SetProfileRole
+            | Self::EraseProfile => false,
+        }
+    }
+
+    /// Whether the RPC erases people.
+    pub const fn erases(self) -> bool {
+        match self {
+            Self::EraseProfile | Self::ReplayErasure => true,
+            Self::CreateProfile
+            | Self::ReplaceProfile
+            | Self::PatchProfile
+            | Self::UpdateProfile
+            | Self::ReportCaseStatus
+            | Self::CorrectProfile
             | Self::SetProfileRole => false,
         }
     }

@@ -4,6 +4,7 @@
 pub mod case;
 mod connect;
 mod connection;
+pub mod erasure;
 pub mod failure;
 pub mod feed;
 pub mod history;

@@ -14,6 +14,8 @@ mod cutoff;
 mod database;
 mod deadline;
 mod drain;
+mod erase;
+mod export;
 mod gateway;
 mod group;
 mod history;

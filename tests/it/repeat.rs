@@ -178,7 +178,7 @@ async fn a_validation_of_any_rpc_stores_nothing() {
     let tables = "SELECT (SELECT COUNT(*) FROM profile) + (SELECT COUNT(*) FROM profile_change) \
                   + (SELECT COUNT(*) FROM write_request) AS number";
     let rpcs = rpcs_with("validate_only");
-    assert_eq!(rpcs.len(), 6);
+    assert_eq!(rpcs.len(), 7);
     for rpc in rpcs {
         let ada = north.person(json!({ "email": format!("{}@example.com", rpc.replace('/', ".")) })).await;
         let before = service.database.number(tables).await;
