@@ -321,8 +321,12 @@ mod tests {
 
     use super::{super::decide::tests, *};
     use crate::{
+        entity::erasure::ReasonCode,
         error::Error,
-        profile::{change::Claim, policy::Rpc},
+        profile::{
+            change::{Claim, Erasing},
+            policy::Rpc,
+        },
     };
 
     /// The tables, as far as changes need them.
@@ -331,6 +335,7 @@ mod tests {
         profiles: HashMap<Uuid, Model>,
         claims: Vec<write_request::Model>,
         history: Vec<(Uuid, i64, String)>,
+        erasures: Vec<erasure::Model>,
     }
 
     impl Tables {
@@ -339,6 +344,7 @@ mod tests {
             let rows = Rows {
                 profiles: self.profiles.values().cloned().collect(),
                 claims: self.claims.clone(),
+                erasures: self.erasures.clone(),
                 ..Rows::default()
             };
             let (mut group, mut later) = (Group::new(rows), Vec::new());
@@ -348,7 +354,13 @@ mod tests {
                     Step::Decided { result, .. } => told.push((*number, text(result))),
                 }
             }
-            let Saving { created, updated, claims, cases: _, erased: _ } = group.into_saving();
+            let Saving { created, updated, claims, cases: _, erased } = group.into_saving();
+            if let Some(Erased { erasure, history }) = erased {
+                assert!(created.is_empty() && updated.is_empty() && claims.len() < 2, "an erasure is saved alone");
+                self.profiles.remove(&erasure.profile_id);
+                self.history.extend(history.map(|row| (row.profile_id, row.revision, row.rpc)));
+                self.erasures.push(erasure);
+            }
             for Revised { profile, expected, history, claims } in created.into_iter().chain(updated) {
                 assert_eq!(self.profiles.get(&profile.id).map_or(0, |stored| stored.revision), expected);
                 assert_eq!(profile.revision, expected + i64::try_from(history.len()).expect("a small number"));
@@ -377,7 +389,8 @@ mod tests {
                 Written::Profile(Model { id, revision, email, phone_number, city, .. }) => {
                     format!("{id} {revision} {email:?} {phone_number:?} {city:?}")
                 }
-                Written::Case(_) | Written::Erasure(..) => panic!("no profile"),
+                Written::Erasure(erasure::Model { profile_id, .. }, found) => format!("{profile_id} {found:?}"),
+                Written::Case(_) => panic!("no profile"),
             },
         )
     }
@@ -391,6 +404,8 @@ mod tests {
             Rpc::PatchProfile,
             Rpc::CreateProfile,
             Rpc::UpdateProfile,
+            Rpc::EraseProfile,
+            Rpc::ReplayErasure,
         ]);
         let address = || proptest::option::weighted(0.5, proptest::option::weighted(0.8, 0..3u8));
         let claim = proptest::option::weighted(0.3, (0..3u8, 0..2u8));
@@ -410,7 +425,9 @@ mod tests {
         let columns = [email, phone, city].into_iter().flatten().collect();
         let claim = claim.filter(|_| !validate_only);
         let claim = claim.map(|(id, payload)| Claim { request_id: id.to_string(), payload_sha256: vec![payload] });
-        Change { claim, validate_only, ..tests::change(rpc, target, Edit::Columns(columns)) }
+        let erasing = Erasing { reason_code: ReasonCode::Retention, even_if_locked: false, erase_time: None };
+        let edit = if rpc.erases() { Edit::Erase(erasing) } else { Edit::Columns(columns) };
+        Change { claim, validate_only, ..tests::change(rpc, target, edit) }
     }
 
     proptest! {
@@ -439,6 +456,7 @@ mod tests {
             let sorted = |mut rows: Vec<(Uuid, i64, String)>| { rows.sort(); rows };
             prop_assert_eq!(sorted(together.history), sorted(alone.history));
             prop_assert_eq!(together.claims.len(), alone.claims.len());
+            prop_assert_eq!(together.erasures, alone.erasures);
         }
     }
 }

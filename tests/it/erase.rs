@@ -3,11 +3,13 @@
 use serde_json::{Value as Json, json};
 use tonic::Code;
 
-use crate::harness::{Client, Outcome, client};
+use crate::harness::{Client, Messages, Outcome, client};
 
 const CREATE: &str = "ProfileService/CreateProfile";
 const PATCH: &str = "ProfileService/PatchProfile";
 const ERASE: &str = "SupportService/EraseProfile";
+const EXPORT: &str = "SupportService/ExportProfile";
+const WATCH: &str = "ProfileQueryService/WatchProfiles";
 const MONDAY: &str = "2026-01-05T10:00:00Z";
 
 /// EraseProfile of this profile, with these fields besides.
@@ -189,4 +191,70 @@ async fn writes_that_race_with_the_erasure_leave_nothing_behind_it() {
     let left = "SELECT (SELECT COUNT(*) FROM profile) + (SELECT COUNT(*) FROM profile_case) \
                 + (SELECT COUNT(*) FROM profile_change WHERE COALESCE(old_values, new_values, case_id) IS NOT NULL) AS number";
     assert_eq!(service.database.number(left).await, 0);
+}
+
+#[tokio::test]
+async fn followers_are_sent_of_an_erased_person_only_that_it_was_erased() {
+    let (service, north) = client().await;
+    let (ada, bob) = (north.person(json!({})).await, north.person(json!({})).await);
+    service.database.sequenced().await;
+    let mut live = north.stream(WATCH, json!({ "skipExisting": true })).await.expect("a stream");
+    let token = live.next().await.expect("a message").expect("a heartbeat")["resumeToken"].clone();
+    let patch = async |person: &Json, city: &str| north.patch(person, json!({ "city": city })).await.expect("patched");
+    patch(&ada, "Paris").await;
+    changed(&mut live).await;
+    patch(&bob, "Rome").await;
+    changed(&mut live).await;
+    let erased = erase(&north, &ada, json!({})).await.expect("erased");
+    let mut message = changed(&mut live).await;
+    assert!(message.as_object_mut().expect("an object").remove("resumeToken").is_some());
+    let told =
+        json!({ "kind": "KIND_ERASED", "profileId": ada["id"], "revision": "3", "changeTime": erased["eraseTime"] });
+    assert_eq!(message, told);
+    patch(&bob, "Oslo").await;
+    service.database.sequenced().await;
+
+    let mut later = north.stream(WATCH, json!({ "resumeToken": token })).await.expect("a stream");
+    let mut kinds = Vec::new();
+    for _ in 0..3 {
+        let message = changed(&mut later).await;
+        kinds.push((message["kind"].clone(), message["profileId"].clone(), message["revision"].clone()));
+    }
+    let of = |kind: &str, person: &Json, revision: &str| (json!(kind), person["id"].clone(), json!(revision));
+    let (rome, oslo) = (of("KIND_CHANGED", &bob, "2"), of("KIND_CHANGED", &bob, "3"));
+    assert_eq!(kinds, [rome, of("KIND_ERASED", &ada, "3"), oslo]);
+
+    let mut anew = north.stream(WATCH, json!({})).await.expect("a stream");
+    assert_eq!(changed(&mut anew).await["profileId"], bob["id"]);
+    assert_eq!(changed(&mut anew).await["kind"], "KIND_SNAPSHOT_END");
+}
+
+/// The next message that is no heartbeat.
+async fn changed(messages: &mut Messages) -> Json {
+    loop {
+        let message = messages.next().await.expect("a message").expect("a stream that goes on");
+        if message["kind"] != "KIND_HEARTBEAT" {
+            return message;
+        }
+    }
+}
+
+#[tokio::test]
+async fn erasing_and_exporting_leave_a_line_with_the_key_and_the_profile() {
+    let (mut service, north) = client().await;
+    let ada = north.person(json!({ "firstName": "Canary" })).await;
+    let key = service.key("north", &["privacy"]);
+    let privacy = service.client(&key).await;
+    let mut export = privacy.stream(EXPORT, json!({ "id": ada["id"] })).await.expect("a stream");
+    while export.next().await.expect("a record").is_some() {}
+    erase(&privacy, &ada, json!({})).await.expect("erased");
+    service.signal("TERM");
+    let (_, log) = service.end().await;
+    for rpc in [EXPORT, ERASE] {
+        let line = log.iter().find(|line| line.contains(rpc)).expect("a line");
+        let line: Json = serde_json::from_str(line).expect("JSON");
+        let told = (&line["code"], &line["span"]["key_id"], &line["span"]["profile_id"]);
+        assert_eq!(told, (&json!("Ok"), &json!(key.split('_').nth(1)), &ada["id"]));
+    }
+    assert!(!log.iter().any(|line| line.contains("Canary")));
 }

@@ -25,6 +25,7 @@ mod log;
 mod message;
 mod overload;
 mod patch;
+mod personal;
 mod policy;
 mod program;
 mod query;
