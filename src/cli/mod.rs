@@ -1,7 +1,9 @@
 //! The command line: parse, do, print, exit code. Results go to standard output, logs to standard error.
 
+mod compact;
 mod database;
 mod duration;
+mod erasures;
 mod key;
 mod organization;
 mod serve;
@@ -52,6 +54,11 @@ enum Command {
     Key(key::KeyCommand),
     /// Follow an organization's profiles: one JSON line for each message of WatchProfiles, on standard output.
     Watch(watch::WatchArgs),
+    /// Erasures, for the time after a restore: keep them apart from the backups, and make them again.
+    #[command(subcommand)]
+    Erasures(erasures::ErasuresCommand),
+    /// Write the file of an embedded database anew, without what was deleted or overwritten. It may be served meanwhile.
+    Compact(DatabaseArgs),
     /// Bring the database's schema up to date; serving does so too.
     Migrate(DatabaseArgs),
 }
@@ -98,6 +105,8 @@ pub fn main() -> ExitCode {
             Command::Organization(command) => organization::run(command).await,
             Command::Key(command) => key::run(command).await,
             Command::Watch(args) => watch::run(args).await,
+            Command::Erasures(command) => erasures::run(command).await,
+            Command::Compact(args) => compact::run(args).await,
             Command::Migrate(args) => database::migrate(args).await,
         }
     });

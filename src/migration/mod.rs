@@ -8,6 +8,9 @@ mod m20261126_000002_feed;
 mod m20261126_000004_identifier;
 mod m20261126_000005_erasure;
 
+/// The `user_version` of an SQLite file that holds nothing which was deleted or overwritten without `secure_delete`.
+pub const COMPACTED: i32 = 1;
+
 /// Brings a database to the schema of this program.
 ///
 /// A newer program may have been here: its migrations are known by their names alone and left as they are, since from

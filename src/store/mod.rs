@@ -2,6 +2,7 @@
 //! rows are matched with the organizations that asked.
 
 pub mod case;
+pub mod compact;
 mod connect;
 mod connection;
 pub mod erasure;

@@ -15,6 +15,7 @@ mod database;
 mod deadline;
 mod drain;
 mod erase;
+mod erasures;
 mod export;
 mod gateway;
 mod group;
