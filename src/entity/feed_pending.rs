@@ -1,15 +1,15 @@
-//! A change that has no place in the feed yet.
+//! Changes of one statement that have no places in the feed yet.
 
 use sea_orm::entity::prelude::*;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "feed_pending")]
 pub struct Model {
-    pub organization_id: Uuid,
-    #[sea_orm(primary_key, auto_increment = false)]
-    pub profile_id: Uuid,
-    #[sea_orm(primary_key, auto_increment = false)]
-    pub revision: i64,
+    /// Greater than those of all statements that had committed when this one was made.
+    #[sea_orm(primary_key)]
+    pub id: i64,
+    /// Of each change its organization, its profile and its revision: all of them separated by a space.
+    pub changes: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

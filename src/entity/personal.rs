@@ -53,7 +53,7 @@ pub struct Column {
 pub const OF_NOBODY: [&str; 5] = ["api_key", "feed_sequencer", "organization", "secret", "seaql_migrations"];
 
 /// All columns of all other tables.
-pub const COLUMNS: [Column; 63] = [
+pub const COLUMNS: [Column; 62] = [
     column("profile", "id", Erase::Row, Export::Profile, Feed::Sent),
     column("profile", "organization_id", Erase::Row, Export::Nowhere, Feed::Unsent),
     column("profile", "revision", Erase::Row, Export::Profile, Feed::Sent),
@@ -110,9 +110,8 @@ pub const COLUMNS: [Column; 63] = [
     column("feed", "position", Erase::Stays, Export::Nowhere, Feed::Unsent),
     column("feed", "profile_id", Erase::Stays, Export::Nowhere, Feed::Sent),
     column("feed", "revision", Erase::Stays, Export::Nowhere, Feed::Sent),
-    column("feed_pending", "organization_id", Erase::Stays, Export::Nowhere, Feed::Unsent),
-    column("feed_pending", "profile_id", Erase::Stays, Export::Nowhere, Feed::Unsent),
-    column("feed_pending", "revision", Erase::Stays, Export::Nowhere, Feed::Unsent),
+    column("feed_pending", "id", Erase::Stays, Export::Nowhere, Feed::Unsent),
+    column("feed_pending", "changes", Erase::Stays, Export::Nowhere, Feed::Unsent),
     column("erasure", "profile_id", Erase::Stays, Export::Nowhere, Feed::Unsent),
     column("erasure", "organization_id", Erase::Stays, Export::Nowhere, Feed::Unsent),
     column("erasure", "erase_time", Erase::Stays, Export::Nowhere, Feed::Unsent),

@@ -5,6 +5,7 @@ use sea_orm_migration::{MigratorTraitSelf, prelude::*};
 mod m20261122_000001_initial;
 mod m20261126_000001_sort_name;
 mod m20261126_000002_feed;
+mod m20261126_000003_feed_pending;
 mod m20261126_000004_identifier;
 mod m20261126_000005_erasure;
 
@@ -36,10 +37,11 @@ impl Migrator {
 #[async_trait::async_trait]
 impl MigratorTraitSelf for Migrator {
     fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
-        let ours: [Box<dyn MigrationTrait>; 5] = [
+        let ours: [Box<dyn MigrationTrait>; 6] = [
             Box::new(m20261122_000001_initial::Migration),
             Box::new(m20261126_000001_sort_name::Migration),
             Box::new(m20261126_000002_feed::Migration),
+            Box::new(m20261126_000003_feed_pending::Migration),
             Box::new(m20261126_000004_identifier::Migration),
             Box::new(m20261126_000005_erasure::Migration),
         ];

@@ -1,13 +1,13 @@
 //! The feed: the changes of each organization in an order.
 //!
-//! The statement that saves a change also puts a narrow row into `feed_pending`. A sequencer, one at a time, gives those
-//! rows their positions. A position that the writing transaction took itself would not be in the order of commits: whoever
+//! The statement that saves changes also puts a row into `feed_pending`, which names them. A sequencer, one at a time, gives
+//! them their positions. A position that the writing transaction took itself would not be in the order of commits: whoever
 //! reads in between would skip the change that commits later.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use sea_orm::{DbBackend, DbErr, FromQueryResult, QueryResult, Value, sea_query::ArrayType};
+use sea_orm::{DbBackend, DbErr, FromQueryResult, QueryResult, Value};
 use uuid::Uuid;
 
 use super::{
@@ -19,8 +19,8 @@ use crate::{
     error::{Error, Result},
 };
 
-/// How many changes one step of the sequencer moves at the most: SQLite's other writes wait for it.
-pub const LARGEST_STEP: usize = 1000;
+/// Of how many statements one step of the sequencer takes the changes at the most: SQLite's other writes wait for it.
+const LARGEST_STEP: usize = 500;
 
 /// A place in the feed, and the change that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
@@ -139,9 +139,7 @@ fn heads_of(backend: DbBackend, organizations: &[Uuid]) -> Sql {
 pub async fn is_pending(store: &Store) -> Result<bool> {
     let mut sql = Sql::new(store.backend());
     // By the index, which leaves out what has been deleted.
-    sql.push("SELECT ")
-        .columns::<feed_pending::Entity>("")
-        .push(" FROM feed_pending ORDER BY profile_id, revision LIMIT 1");
+    sql.push("SELECT ").columns::<feed_pending::Entity>("").push(" FROM feed_pending ORDER BY id LIMIT 1");
     Ok(!store.all::<feed_pending::Model>(sql.build()).await?.is_empty())
 }
 
@@ -149,8 +147,8 @@ pub async fn is_pending(store: &Store) -> Result<bool> {
 pub enum Step {
     /// Another sequencer is at work, or SQLite's writer is.
     Busy,
-    /// It has moved this many changes, and these are the heads now.
-    Moved(usize, Vec<Head>),
+    /// These are the heads of the organizations whose changes it has moved. There may be more to move where it is `full`.
+    Moved { heads: Vec<Head>, full: bool },
 }
 
 /// Gives changes that wait for them their positions, in one transaction.
@@ -161,7 +159,7 @@ pub async fn sequence(store: &Store) -> Result<Step> {
     }
     let moved = move_pending(&mut connection).await;
     match &moved {
-        Ok(Step::Moved(1.., _)) => {
+        Ok(Step::Moved { heads, full: _ }) if !heads.is_empty() => {
             store.check_file()?;
             connection.commit().await?;
         }
@@ -180,48 +178,76 @@ async fn move_pending(connection: &mut PinnedConnection) -> Result<Step> {
         }
     }
     let mut sql = Sql::new(backend);
-    // A revision that is seen has been committed after those before it: a profile's are in their order.
-    sql.push("SELECT ")
-        .columns::<feed_pending::Entity>("")
-        .push(" FROM feed_pending ORDER BY profile_id, revision LIMIT ");
+    sql.push("SELECT ").columns::<feed_pending::Entity>("").push(" FROM feed_pending ORDER BY id LIMIT ");
     sql.bind(Value::from(LARGEST_STEP as u64));
     let pending = connection.all::<feed_pending::Model>(sql.build()).await?;
-    if pending.is_empty() {
-        return Ok(Step::Moved(0, Vec::new()));
-    }
-    let mut organizations: Vec<_> = pending.iter().map(|change| change.organization_id).collect();
+    let changes = changes(&pending)?;
+    let mut organizations: Vec<_> = changes.iter().map(|change| change.organization).collect();
     organizations.sort_unstable();
     organizations.dedup();
-    let mut heads = connection.all::<Head>(heads_of(backend, &organizations).build()).await?;
-    let places = number(&pending, &mut heads)?;
-    insert(connection, &places).await?;
-    let keys: Vec<_> = pending.iter().map(|change| [change.profile_id.into(), change.revision.into()]).collect();
-    for piece in pieces_of(backend, &keys) {
-        let mut sql = Sql::new(backend);
-        sql.push("DELETE FROM feed_pending WHERE ");
-        sql.tuple_is_in("profile_id, revision", [ArrayType::Uuid, ArrayType::BigInt], piece);
-        connection.fetch(sql.build()).await?;
+    if organizations.is_empty() {
+        return Ok(Step::Moved { heads: Vec::new(), full: false });
     }
-    Ok(Step::Moved(pending.len(), heads))
+    let mut heads = connection.all::<Head>(heads_of(backend, &organizations).build()).await?;
+    insert(connection, &number(changes, &mut heads)?).await?;
+    let ids: Vec<_> = pending.iter().map(|statement| statement.id).collect();
+    let mut sql = Sql::new(backend);
+    sql.push("DELETE FROM feed_pending WHERE ").is_in("id", &ids);
+    connection.fetch(sql.build()).await?;
+    Ok(Step::Moved { heads, full: pending.len() == LARGEST_STEP })
+}
+
+/// A change that has no place yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Unplaced {
+    profile: Uuid,
+    revision: i64,
+    organization: Uuid,
+}
+
+/// The changes of these statements, a profile's in the order of its revisions: a later one was saved by a later statement,
+/// or by the same.
+fn changes(pending: &[feed_pending::Model]) -> Result<Vec<Unplaced>> {
+    let mut changes = Vec::new();
+    for feed_pending::Model { id: _, changes: text } in pending {
+        let words: Vec<_> = text.split(' ').collect();
+        let of_statement: Option<Vec<_>> = words.chunks(3).map(unplaced).collect();
+        let unreadable = || Error::Internal("a row of feed_pending that is not readable".to_owned());
+        let mut of_statement = of_statement.ok_or_else(unreadable)?;
+        of_statement.sort_unstable();
+        changes.append(&mut of_statement);
+    }
+    Ok(changes)
+}
+
+fn unplaced(words: &[&str]) -> Option<Unplaced> {
+    let &[organization, profile, revision] = words else { return None };
+    Some(Unplaced {
+        organization: organization.parse().ok()?,
+        profile: profile.parse().ok()?,
+        revision: revision.parse().ok()?,
+    })
 }
 
 /// The rows of the feed, which continue each organization's numbers.
-fn number(pending: &[feed_pending::Model], heads: &mut [Head]) -> Result<Vec<feed::Model>> {
+fn number(changes: Vec<Unplaced>, heads: &mut [Head]) -> Result<Vec<feed::Model>> {
     let mut heads: HashMap<_, _> = heads.iter_mut().map(|head| (head.organization_id, &mut head.position)).collect();
-    let place = |change: &feed_pending::Model| {
-        let feed_pending::Model { organization_id, profile_id, revision } = *change;
-        let head = heads.get_mut(&organization_id);
+    let place = |Unplaced { organization, profile, revision }| {
+        let head = heads.get_mut(&organization);
         let head = head.ok_or_else(|| Error::Internal("a change of an unknown organization".to_owned()))?;
         **head += 1;
-        Ok(feed::Model { organization_id, position: **head, profile_id, revision })
+        Ok(feed::Model { organization_id: organization, position: **head, profile_id: profile, revision })
     };
-    pending.iter().map(place).collect()
+    changes.into_iter().map(place).collect()
 }
 
 async fn insert(connection: &mut PinnedConnection, places: &[feed::Model]) -> Result<()> {
     let backend = connection.backend();
     let places: Vec<_> = places.iter().collect();
-    for piece in pieces_of(backend, &places) {
+    // SQLite's statements take few rows, PostgreSQL's any number.
+    let (whole, parts) =
+        if backend == DbBackend::Postgres { (Some(&places[..]), &[][..]) } else { (None, &places[..]) };
+    for piece in whole.into_iter().chain(pieces(parts)) {
         let mut sql = Sql::new(backend);
         sql.push("INSERT INTO feed (").columns::<feed::Entity>("").push(") ").rows::<feed::Entity>(piece, &[]);
         connection.fetch(sql.build()).await?;
@@ -229,9 +255,32 @@ async fn insert(connection: &mut PinnedConnection, places: &[feed::Model]) -> Re
     Ok(())
 }
 
-/// SQLite's statements take few rows, PostgreSQL's any number.
-fn pieces_of<T>(backend: DbBackend, rows: &[T]) -> impl Iterator<Item = &[T]> {
-    let whole = (backend == DbBackend::Postgres).then_some(rows);
-    let parts = if backend == DbBackend::Postgres { &[] } else { rows };
-    whole.into_iter().chain(pieces(parts))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statement(id: i64, changes: &[(u128, i64)]) -> feed_pending::Model {
+        let words = changes.iter().map(|(profile, revision)| {
+            format!("{} {} {revision}", Uuid::from_u128(1), Uuid::from_u128(*profile).simple())
+        });
+        feed_pending::Model { id, changes: words.collect::<Vec<_>>().join(" ") }
+    }
+
+    #[test]
+    fn statements_keep_their_order_and_within_them_a_profiles_revisions_theirs() {
+        let pending = [statement(1, &[(8, 3), (7, 5), (8, 2)]), statement(2, &[(7, 6)])];
+        let order = changes(&pending).expect("changes");
+        let order: Vec<_> = order.iter().map(|change| (change.profile.as_u128(), change.revision)).collect();
+        assert_eq!(order, [(7, 5), (8, 2), (8, 3), (7, 6)]);
+        let mut heads = [Head { organization_id: Uuid::from_u128(1), position: 41 }];
+        let places = number(changes(&pending).expect("changes"), &mut heads).expect("places");
+        assert_eq!(places.iter().map(|place| place.position).collect::<Vec<_>>(), [42, 43, 44, 45]);
+    }
+
+    #[test]
+    fn what_is_no_change_is_not_left_out() {
+        for text in ["", "1 2", "x y 3"] {
+            assert!(changes(&[feed_pending::Model { id: 1, changes: text.to_owned() }]).is_err(), "{text}");
+        }
+    }
 }

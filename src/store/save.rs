@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     entity::{
-        feed_pending,
         profile::{self, Column},
         profile_change, write_request,
     },
@@ -140,7 +139,10 @@ fn beside(sql: &mut Sql, history: &[&profile_change::Model], claims: &[&write_re
     sql.rows::<profile_change::Entity>(history, &[]).push("), i AS (INSERT INTO profile_change (");
     sql.columns::<profile_change::Entity>("").push(") SELECT ").columns::<profile_change::Entity>("h.");
     sql.push(" FROM h JOIN s ON s.id = h.profile_id RETURNING organization_id, profile_id, revision), ");
-    sql.push("p AS (INSERT INTO feed_pending (organization_id, profile_id, revision) SELECT * FROM i)");
+    sql.push("p AS (INSERT INTO feed_pending (changes) ");
+    sql.push(
+        "SELECT string_agg(concat_ws(' ', organization_id, profile_id, revision), ' ') FROM i HAVING COUNT(*) > 0)",
+    );
     if !claims.is_empty() {
         sql.push(", c (").columns::<write_request::Entity>("").push(") AS (");
         sql.rows::<write_request::Entity>(claims, &[]).push("), r AS (INSERT INTO write_request (");
@@ -162,15 +164,14 @@ pub(super) async fn insert_history(
     history: &[&profile_change::Model],
 ) -> Result<()> {
     insert::<profile_change::Entity>(connection, history).await?;
-    let pending: Vec<_> = history
-        .iter()
-        .map(|change| feed_pending::Model {
-            organization_id: change.organization_id,
-            profile_id: change.profile_id,
-            revision: change.revision,
-        })
-        .collect();
-    insert::<feed_pending::Entity>(connection, &pending.iter().collect::<Vec<_>>()).await
+    if history.is_empty() {
+        return Ok(());
+    }
+    let change = |row: &&profile_change::Model| format!("{} {} {}", row.organization_id, row.profile_id, row.revision);
+    let changes = history.iter().map(change).collect::<Vec<_>>().join(" ");
+    let mut sql = Sql::new(connection.backend());
+    sql.push("INSERT INTO feed_pending (changes) VALUES (").bind(changes.into()).push(")");
+    connection.fetch(sql.build()).await.map_err(unsaved).map(drop)
 }
 
 /// Inserts rows of any table.

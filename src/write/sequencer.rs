@@ -17,7 +17,7 @@ use crate::{
     read::feed::Heads,
     store::{
         Store,
-        feed::{self, LARGEST_STEP, Step},
+        feed::{self, Step},
     },
 };
 
@@ -35,8 +35,8 @@ const LONGEST_STEP: Duration = Duration::from_secs(3);
 pub fn start(store: Store, heads: Heads, saved: Arc<Notify>, tasks: &TaskTracker, stop: CancellationToken) {
     tasks.spawn(async move {
         let mut failing = false;
-        while stop.run_until_cancelled(next(&saved)).await.is_some() {
-            let stepped = AssertUnwindSafe(step(&store, &saved, &heads)).catch_unwind().await;
+        while let Some(told) = stop.run_until_cancelled(is_told(&saved)).await {
+            let stepped = AssertUnwindSafe(step(&store, told, &saved, &heads)).catch_unwind().await;
             match stepped.unwrap_or_else(|_| Err(Error::Internal("a step of the feed panicked".to_owned()))) {
                 Ok(()) => failing = false,
                 Err(error) if failing => tracing::debug!(?error, "changes still cannot be put into the feed"),
@@ -50,21 +50,21 @@ pub fn start(store: Store, heads: Heads, saved: Arc<Notify>, tasks: &TaskTracker
     });
 }
 
-/// Waits until there may be something to do.
-async fn next(saved: &Notify) {
-    let _ = timeout(LOOK_EVERY, saved.notified()).await;
+/// Waits until there may be something to do: whether this program has saved a change.
+async fn is_told(saved: &Notify) -> bool {
+    timeout(LOOK_EVERY, saved.notified()).await.is_ok()
 }
 
-async fn step(store: &Store, saved: &Notify, heads: &Heads) -> Result<()> {
-    if !feed::is_pending(store).await? {
+async fn step(store: &Store, told: bool, saved: &Notify, heads: &Heads) -> Result<()> {
+    if !told && !feed::is_pending(store).await? {
         return Ok(());
     }
     let late = |_| Error::DatabaseUnavailable("a step of the feed was not made in time".to_owned());
     match timeout(LONGEST_STEP, feed::sequence(store)).await.map_err(late)?? {
-        Step::Moved(moved, reached) => {
+        Step::Moved { heads: reached, full } => {
             heads.set(&reached);
-            if moved == LARGEST_STEP {
-                saved.notify_one(); // there may be more
+            if full {
+                saved.notify_one();
             }
         }
         // It may have looked before the change was there.

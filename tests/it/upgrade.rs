@@ -21,6 +21,36 @@ async fn a_program_serves_a_schema_that_a_newer_one_has_left_and_warns() {
     assert_eq!(north.changes(&ada).await.len(), 2);
 }
 
+#[tokio::test]
+async fn a_change_that_waited_for_its_place_in_the_feed_gets_it_after_the_upgrade() {
+    let database = Arc::new(Database::create());
+    let service = Service::on(Arc::clone(&database), []);
+    let north = service.organization("north").await;
+    for _ in 0..2 {
+        north.person(json!({})).await;
+    }
+    database.sequenced().await;
+    drop(service);
+    let uuid = if database.is_postgres() { "uuid" } else { "uuid_text" };
+    for statement in [
+        "DROP TABLE feed_pending",
+        &format!(
+            "CREATE TABLE feed_pending (organization_id {uuid} NOT NULL, profile_id {uuid} NOT NULL, \
+             revision bigint NOT NULL, PRIMARY KEY (profile_id, revision))"
+        ),
+        "INSERT INTO feed_pending SELECT organization_id, profile_id, revision FROM feed WHERE position = 2",
+        "DELETE FROM feed WHERE position = 2",
+        "DELETE FROM seaql_migrations WHERE version LIKE 'm20261126_000003%'",
+    ] {
+        database.execute(statement).await;
+    }
+    let _service = Service::on(Arc::clone(&database), []);
+    database.sequenced().await;
+    let placed =
+        "SELECT COUNT(*) AS number FROM feed f JOIN profile p ON p.id = f.profile_id AND p.revision = f.revision";
+    assert_eq!(database.number(placed).await, 2);
+}
+
 /// More than are filled in at once.
 const PEOPLE: usize = 10_001;
 

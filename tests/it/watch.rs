@@ -211,7 +211,13 @@ async fn a_change_that_commits_later_than_it_began_is_not_skipped() {
         "INSERT INTO profile_change (profile_id, revision, organization_id, changed_at, rpc, key_id, key_name, \
          lock_overridden, fields) SELECT profile_id, 2, organization_id, changed_at, 'slow', key_id, key_name, \
          lock_overridden, 'city' FROM profile_change WHERE profile_id = $ID",
-        "INSERT INTO feed_pending SELECT organization_id, id, revision FROM profile WHERE id = $ID",
+        if service.database.is_postgres() {
+            "INSERT INTO feed_pending (changes) SELECT concat_ws(' ', organization_id, id, revision) FROM profile \
+             WHERE id = $ID"
+        } else {
+            "INSERT INTO feed_pending (changes) SELECT hex(organization_id) || ' ' || hex(id) || ' ' || revision \
+             FROM profile WHERE id = $ID"
+        },
     ] {
         let ada = id(&ada);
         let ada =
