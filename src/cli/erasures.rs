@@ -139,7 +139,7 @@ async fn replay(file: &Path, dry_run: bool, database: DatabaseArgs) -> Result<()
 async fn erase(writer: &Writer, permits: &Arc<Semaphore>, line: Line, dry_run: bool) -> Result<Found, Error> {
     let Line { kind: Kind::Erasure, organization_id, profile_id, erase_time, reason_code } = line;
     let erase_time = erase_time.trunc_subsecs(6); // as the database keeps it; the history has the same
-    let author = Author { organization_id, key_id: AUTHOR.to_owned(), key_name: AUTHOR.to_owned() };
+    let author = Author { organization_id, key_id: AUTHOR.to_owned(), key_name: AUTHOR.to_owned(), actor: None };
     let change = Change {
         rpc: Rpc::ReplayErasure,
         target: Target::Id(profile_id),

@@ -16,6 +16,15 @@ pub struct Model {
     pub profile_id: Uuid,
 }
 
+/// The key of an identifier: the organization, the system and the value.
+pub type Key = (Uuid, String, String);
+
+impl Model {
+    pub fn key(&self) -> Key {
+        (self.organization_id, self.system.clone(), self.value.clone())
+    }
+}
+
 /// Shows whose row it is and nothing of the person.
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

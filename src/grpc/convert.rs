@@ -23,6 +23,7 @@ use crate::{
     profile::{
         change::etag,
         history::{self, FieldChange},
+        identifiers::{self, Identifier},
         policy,
     },
     value::Rule,
@@ -49,7 +50,7 @@ pub fn columns(message: pb::Profile, mask: &Mask) -> Vec<(Column, String)> {
         postal_code,
         role: _,
         locked_fields: _,
-        identifiers: _,
+        identifiers: _, // added and removed by themselves
     } = message;
     let mut columns = Vec::new();
     let mut set = |column: Column, sent: Option<String>| {
@@ -73,6 +74,19 @@ pub fn columns(message: pb::Profile, mask: &Mask) -> Vec<(Column, String)> {
     set(Column::Country, country);
     set(Column::PostalCode, postal_code);
     columns
+}
+
+impl From<Identifier> for pb::Identifier {
+    fn from(identifier: Identifier) -> Self {
+        let Identifier { system, value } = identifier;
+        Self { system, value }
+    }
+}
+
+/// An identifier as it was sent: its system and its value.
+pub fn pair(identifier: pb::Identifier) -> (String, String) {
+    let pb::Identifier { system, value } = identifier;
+    (system, value)
 }
 
 /// The role that a request sets.
@@ -142,7 +156,7 @@ const fn status_out(status: Status) -> PbStatus {
 /// The answer of every RPC that answers a profile.
 impl From<Model> for pb::Profile {
     fn from(row: Model) -> Self {
-        let etag = etag(&row);
+        let (etag, identifiers) = (etag(&row), identifiers::of(&row));
         let Model {
             id,
             organization_id: _,
@@ -161,7 +175,7 @@ impl From<Model> for pb::Profile {
             state,
             country,
             postal_code,
-            identifiers: _,
+            identifiers: _, // as pairs, above
             created_at,
             updated_at,
         } = row;
@@ -185,7 +199,7 @@ impl From<Model> for pb::Profile {
             postal_code,
             role: role_out(role).into(),
             locked_fields: locked.then(locked_fields),
-            identifiers: Vec::new(),
+            identifiers: identifiers.into_iter().map(pb::Identifier::from).collect(),
         }
     }
 }

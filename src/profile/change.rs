@@ -5,7 +5,7 @@ use sea_orm::Value;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::policy::Rpc;
+use super::{identifiers::Identifier, policy::Rpc};
 use crate::entity::{
     erasure::{self, ReasonCode},
     profile::{Column, Model},
@@ -18,6 +18,8 @@ pub struct Author {
     pub organization_id: Uuid,
     pub key_id: String,
     pub key_name: String,
+    /// Who of the caller's people acts, as the caller says.
+    pub actor: Option<String>,
 }
 
 /// A write, as a value.
@@ -44,8 +46,10 @@ impl Change {
 /// What is written.
 #[derive(Clone)]
 pub enum Edit {
-    /// The columns to set, judged and in their stored form.
-    Columns(Vec<(Column, Value)>),
+    /// The columns to set, judged and in their stored form, and the identifiers to add.
+    Set { columns: Vec<(Column, Value)>, identifiers: Vec<Identifier> },
+    /// The identifier to remove.
+    Remove(Identifier),
     /// How a case about the profile stands, which may lock or unlock it.
     Case(profile_case::Model),
     /// That the person is erased.
@@ -59,6 +63,16 @@ pub struct Erasing {
     pub even_if_locked: bool,
     /// When it was done, where it is done again; now otherwise.
     pub erase_time: Option<DateTime<Utc>>,
+}
+
+impl Edit {
+    /// The identifiers to add.
+    pub fn added(&self) -> &[Identifier] {
+        match self {
+            Self::Set { columns: _, identifiers } => identifiers,
+            Self::Remove(_) | Self::Case(_) | Self::Erase(_) => &[],
+        }
+    }
 }
 
 /// What support says for the history.

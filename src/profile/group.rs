@@ -10,13 +10,14 @@ use super::{
     change::{Author, Change, Edit, Target, Written},
     decide::{Decision, Loaded, decide},
     erase::Erased,
+    identifiers::Identifiers,
     policy,
 };
 use crate::{
     entity::{
         erasure,
         profile::{Column, Model, Owner},
-        profile_case, profile_change, write_request,
+        profile_case, profile_change, profile_identifier, write_request,
     },
     error::Result,
 };
@@ -27,6 +28,8 @@ pub struct Rows {
     pub profiles: Vec<Model>,
     /// Who has the e-mails and phone numbers that the group names, as far as it is not in `profiles`.
     pub owners: Vec<Owner>,
+    /// Who has the identifiers that the group adds, as far as it is not in `profiles`.
+    pub identifiers: Vec<profile_identifier::Model>,
     pub claims: Vec<write_request::Model>,
     pub cases: Vec<profile_case::Model>,
     /// Profiles that a case locks which is not in `cases`.
@@ -80,13 +83,15 @@ impl Saving {
     }
 }
 
-/// A profile's new row, its history since the one that was loaded, and the claims that go with it.
+/// A profile's new row, its history since the one that was loaded, and what else is saved with it.
 pub struct Revised {
     pub profile: Model,
     /// The revision that was loaded; 0 where the profile is new.
     pub expected: i64,
     pub history: Vec<profile_change::Model>,
     pub claims: Vec<write_request::Model>,
+    pub added: Vec<profile_identifier::Model>,
+    pub removed: Vec<profile_identifier::Model>,
 }
 
 /// A group while it is decided.
@@ -96,6 +101,7 @@ pub struct Group {
     emails: HashMap<String, (Uuid, Uuid)>,
     /// The profile that has a phone number, as loaded.
     phone_numbers: HashMap<String, Uuid>,
+    identifiers: Identifiers,
     claims: HashMap<write_request::Key, write_request::Model>,
     cases: HashMap<profile_case::Key, profile_case::Model>,
     locked_elsewhere: HashSet<Uuid>,
@@ -111,13 +117,14 @@ pub struct Group {
 
 impl Group {
     pub fn new(rows: Rows) -> Self {
-        let Rows { profiles, owners, claims, cases, locked_elsewhere, erasures } = rows;
+        let Rows { profiles, owners, identifiers, claims, cases, locked_elsewhere, erasures } = rows;
         let mut emails = HashMap::new();
         let mut phone_numbers = HashMap::new();
         for Owner { id, organization_id, email, phone_number } in owners {
             emails.extend(email.map(|email| (email, (id, organization_id))));
             phone_numbers.extend(phone_number.map(|number| (number, id)));
         }
+        let identifiers = Identifiers::new(&identifiers, &profiles);
         for profile in &profiles {
             emails.extend(profile.email.clone().map(|email| (email, (profile.id, profile.organization_id))));
             phone_numbers.extend(profile.phone_number.clone().map(|number| (number, profile.id)));
@@ -126,6 +133,7 @@ impl Group {
             profiles: profiles.into_iter().map(|profile| (profile.id, profile)).collect(),
             emails,
             phone_numbers,
+            identifiers,
             claims: claims.into_iter().map(|claim| (claim.key(), claim)).collect(),
             cases: cases.into_iter().map(|case| (case.key(), case)).collect(),
             locked_elsewhere: locked_elsewhere.into_iter().collect(),
@@ -178,6 +186,7 @@ impl Group {
                 let (column, text) = address;
                 !self.touched.is_empty() && self.touched.contains(&(column.as_str(), text.to_owned()))
             })
+            || self.identifiers.belong_into_the_next_group(&change.edit, author.organization_id)
     }
 
     /// Whether a change of the group is saved.
@@ -212,6 +221,8 @@ impl Group {
         if let (Edit::Erase(_), Target::Id(id)) = (&change.edit, &change.target) {
             loaded.erasure = self.erasures.get(id).filter(|erasure| erasure.organization_id == organization);
         }
+        loaded.identifier_is_taken =
+            self.identifiers.is_taken(&change.edit, organization, profile.map(|profile| profile.id));
         if let Edit::Case(report) = &change.edit {
             let key = report.key();
             loaded.case = self.cases.get(&key);
@@ -227,7 +238,7 @@ impl Group {
     fn seen(&self, profile: Option<Uuid>, change: &Change) -> Dependency {
         let reported = match &change.edit {
             Edit::Case(report) => self.reported.contains(&report.key()),
-            Edit::Columns(_) | Edit::Erase(_) => false,
+            Edit::Set { .. } | Edit::Remove(_) | Edit::Erase(_) => false,
         };
         match profile.filter(|id| self.revised.contains_key(id)) {
             Some(id) => Dependency::Profile(id),
@@ -250,13 +261,21 @@ impl Group {
             let id = revision.profile.id;
             let before = self.profiles.insert(id, revision.profile.clone());
             self.touch(before.as_ref(), &revision.profile);
-            let expected = before.map_or(0, |before| before.revision);
-            let fresh =
-                || Revised { profile: revision.profile.clone(), expected, history: Vec::new(), claims: Vec::new() };
+            let (added, removed) = self.identifiers.follow(before.as_ref(), &revision.profile);
+            let fresh = || Revised {
+                profile: revision.profile.clone(),
+                expected: before.map_or(0, |before| before.revision),
+                history: Vec::new(),
+                claims: Vec::new(),
+                added: Vec::new(),
+                removed: Vec::new(),
+            };
             let revised = self.revised.entry(id).or_insert_with(fresh);
             revised.profile = revision.profile;
             revised.history.push(revision.history);
             revised.claims.extend(claim);
+            revised.added.extend(added);
+            revised.removed.extend(removed);
             depends_on = Dependency::Profile(id);
         } else if let Some(claim) = claim {
             if let Some(revised) = claim.profile_id.and_then(|id| self.revised.get_mut(&id)) {
@@ -306,8 +325,8 @@ pub fn target_address(change: &Change) -> Option<(Column, &str)> {
 /// The e-mail and the phone number that a change sets: each has one owner.
 pub fn wanted_addresses(change: &Change) -> impl Iterator<Item = (Column, &str)> {
     let columns = match &change.edit {
-        Edit::Columns(columns) => columns.as_slice(),
-        Edit::Case(_) | Edit::Erase(_) => &[],
+        Edit::Set { columns, identifiers: _ } => columns.as_slice(),
+        Edit::Remove(_) | Edit::Case(_) | Edit::Erase(_) => &[],
     };
     columns.iter().filter_map(|(column, value)| match (column, value) {
         (Column::Email | Column::PhoneNumber, Value::String(Some(text))) => Some((*column, text.as_str())),
@@ -325,6 +344,7 @@ mod tests {
         error::Error,
         profile::{
             change::{Claim, Erasing},
+            identifiers::{self, Identifier},
             policy::Rpc,
         },
     };
@@ -335,6 +355,7 @@ mod tests {
         profiles: HashMap<Uuid, Model>,
         claims: Vec<write_request::Model>,
         history: Vec<(Uuid, i64, String)>,
+        identifiers: HashMap<profile_identifier::Key, Uuid>,
         erasures: Vec<erasure::Model>,
     }
 
@@ -358,10 +379,22 @@ mod tests {
             if let Some(Erased { erasure, history }) = erased {
                 assert!(created.is_empty() && updated.is_empty() && claims.len() < 2, "an erasure is saved alone");
                 self.profiles.remove(&erasure.profile_id);
+                self.identifiers.retain(|_, owner| *owner != erasure.profile_id);
                 self.history.extend(history.map(|row| (row.profile_id, row.revision, row.rpc)));
                 self.erasures.push(erasure);
             }
-            for Revised { profile, expected, history, claims } in created.into_iter().chain(updated) {
+            let one_of_both = |revised: &[Revised]| {
+                revised.iter().all(|revised| revised.added.is_empty())
+                    || revised.iter().all(|revised| revised.removed.is_empty())
+            };
+            assert!(one_of_both(&created) && one_of_both(&updated), "a statement adds and removes identifiers");
+            for Revised { profile, expected, history, claims, added, removed } in created.into_iter().chain(updated) {
+                for row in removed {
+                    assert_eq!(self.identifiers.remove(&row.key()), Some(profile.id));
+                }
+                for row in added {
+                    assert_eq!(self.identifiers.insert(row.key(), profile.id), None);
+                }
                 assert_eq!(self.profiles.get(&profile.id).map_or(0, |stored| stored.revision), expected);
                 assert_eq!(profile.revision, expected + i64::try_from(history.len()).expect("a small number"));
                 self.history.extend(history.into_iter().map(|row| (row.profile_id, row.revision, row.fields)));
@@ -369,6 +402,11 @@ mod tests {
                 self.profiles.insert(profile.id, profile);
             }
             self.claims.extend(claims);
+            let keys = |profile: &Model| {
+                let (organization, id) = (profile.organization_id, profile.id);
+                identifiers::of(profile).into_iter().map(move |identifier| (identifier.key(organization), id))
+            };
+            assert_eq!(self.profiles.values().flat_map(keys).collect::<HashMap<_, _>>(), self.identifiers);
             for (column, text) in
                 self.profiles.values().flat_map(|profile| [&profile.email, &profile.phone_number]).enumerate()
             {
@@ -386,8 +424,8 @@ mod tests {
         result.map_or_else(
             |error: Error| error.to_string(),
             |written| match written {
-                Written::Profile(Model { id, revision, email, phone_number, city, .. }) => {
-                    format!("{id} {revision} {email:?} {phone_number:?} {city:?}")
+                Written::Profile(Model { id, revision, email, phone_number, city, identifiers, .. }) => {
+                    format!("{id} {revision} {email:?} {phone_number:?} {city:?} {identifiers:?}")
                 }
                 Written::Erasure(erasure::Model { profile_id, .. }, found) => format!("{profile_id} {found:?}"),
                 Written::Case(_) => panic!("no profile"),
@@ -396,7 +434,7 @@ mod tests {
     }
 
     /// What a change does, in small numbers: addresses and request ids are meant to meet. It has a `Debug`, as changes do not.
-    type Drawn = (Rpc, u8, Option<Option<u8>>, Option<Option<u8>>, Option<u8>, Option<(u8, u8)>, bool);
+    type Drawn = (Rpc, u8, Option<Option<u8>>, Option<Option<u8>>, Option<u8>, Option<(u8, u8)>, bool, Vec<u8>);
 
     fn drawn() -> impl Strategy<Value = Drawn> {
         let rpc = proptest::sample::select(vec![
@@ -404,15 +442,19 @@ mod tests {
             Rpc::PatchProfile,
             Rpc::CreateProfile,
             Rpc::UpdateProfile,
+            Rpc::AddIdentifier,
+            Rpc::RemoveIdentifier,
             Rpc::EraseProfile,
             Rpc::ReplayErasure,
         ]);
         let address = || proptest::option::weighted(0.5, proptest::option::weighted(0.8, 0..3u8));
         let claim = proptest::option::weighted(0.3, (0..3u8, 0..2u8));
-        (rpc, 0..3u8, address(), address(), proptest::option::of(0..2u8), claim, prop::bool::weighted(0.1))
+        let identifiers = proptest::collection::vec(0..3u8, 1..3);
+        let city = proptest::option::of(0..2u8);
+        (rpc, 0..3u8, address(), address(), city, claim, prop::bool::weighted(0.1), identifiers)
     }
 
-    fn change(number: usize, (rpc, person, email, phone, city, claim, validate_only): Drawn) -> Change {
+    fn change(number: usize, (rpc, person, email, phone, city, claim, validate_only, identifiers): Drawn) -> Change {
         let target = match rpc {
             Rpc::CreateProfile => Target::New(Uuid::from_u128(100 + number as u128)),
             Rpc::UpdateProfile => Target::Email { email: format!("e{person}"), sent: String::new().into() },
@@ -423,10 +465,19 @@ mod tests {
         let phone = phone.map(|phone| (Column::PhoneNumber, text("p", phone)));
         let city = city.map(|city| (Column::City, text("c", Some(city))));
         let columns = [email, phone, city].into_iter().flatten().collect();
+        let pair = |value: &u8| Identifier { system: "mrn".to_owned(), value: value.to_string() };
+        let identifiers: Vec<_> = identifiers.iter().map(pair).collect();
+        let edit = match rpc {
+            Rpc::CreateProfile => Edit::Set { columns, identifiers },
+            Rpc::AddIdentifier => Edit::Set { columns: Vec::new(), identifiers },
+            Rpc::RemoveIdentifier => Edit::Remove(identifiers[0].clone()),
+            Rpc::EraseProfile | Rpc::ReplayErasure => {
+                Edit::Erase(Erasing { reason_code: ReasonCode::Retention, even_if_locked: false, erase_time: None })
+            }
+            _ => tests::set(columns),
+        };
         let claim = claim.filter(|_| !validate_only);
         let claim = claim.map(|(id, payload)| Claim { request_id: id.to_string(), payload_sha256: vec![payload] });
-        let erasing = Erasing { reason_code: ReasonCode::Retention, even_if_locked: false, erase_time: None };
-        let edit = if rpc.erases() { Edit::Erase(erasing) } else { Edit::Columns(columns) };
         Change { claim, validate_only, ..tests::change(rpc, target, edit) }
     }
 

@@ -6,4 +6,5 @@ pub mod erase;
 pub mod fields;
 pub mod group;
 pub mod history;
+pub mod identifiers;
 pub mod policy;

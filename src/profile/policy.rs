@@ -59,6 +59,8 @@ pub enum Rpc {
     ReportCaseStatus,
     CorrectProfile,
     SetProfileRole,
+    AddIdentifier,
+    RemoveIdentifier,
     EraseProfile,
     /// An erasure that is made again on the command line, after a restore.
     ReplayErasure,
@@ -75,6 +77,8 @@ impl Rpc {
             Self::ReportCaseStatus => "CaseService/ReportCaseStatus",
             Self::CorrectProfile => "SupportService/CorrectProfile",
             Self::SetProfileRole => "SupportService/SetProfileRole",
+            Self::AddIdentifier => "ProfileIdentifierService/AddIdentifier",
+            Self::RemoveIdentifier => "ProfileIdentifierService/RemoveIdentifier",
             Self::EraseProfile => "SupportService/EraseProfile",
             Self::ReplayErasure => "erasures replay",
         }
@@ -90,6 +94,8 @@ impl Rpc {
             | Self::ReportCaseStatus
             | Self::CorrectProfile
             | Self::SetProfileRole
+            | Self::AddIdentifier
+            | Self::RemoveIdentifier
             | Self::EraseProfile
             | Self::ReplayErasure => true,
         }
@@ -105,6 +111,8 @@ impl Rpc {
             | Self::UpdateProfile
             | Self::ReportCaseStatus
             | Self::SetProfileRole
+            | Self::AddIdentifier
+            | Self::RemoveIdentifier
             | Self::EraseProfile => false,
         }
     }
@@ -119,7 +127,9 @@ impl Rpc {
             | Self::UpdateProfile
             | Self::ReportCaseStatus
             | Self::CorrectProfile
-            | Self::SetProfileRole => false,
+            | Self::SetProfileRole
+            | Self::AddIdentifier
+            | Self::RemoveIdentifier => false,
         }
     }
 }

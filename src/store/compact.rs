@@ -73,10 +73,11 @@ async fn number(connection: &mut PinnedConnection, sql: &str, column: &str) -> R
 fn check_room(file: &Path, size: u64) -> Result<()> {
     let beside = file.parent().unwrap_or(file);
     let temporary = temporary_directory();
-    let device = |directory: &Path| fs::metadata(directory).map(|metadata| metadata.dev()).map_err(unreadable);
+    let device =
+        |directory: &Path| fs::metadata(directory).map(|metadata| metadata.dev()).map_err(|error| unreadable(&error));
     let needed = if device(beside)? == device(&temporary)? { 2 * size } else { size };
     for (directory, needed) in [(beside, needed), (&temporary, size)] {
-        let room = statvfs(directory).map_err(|error| unreadable(error.into()))?;
+        let room = statvfs(directory).map_err(|error| unreadable(&error.into()))?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);
         if free < needed {
             let directory = directory.display();
@@ -96,9 +97,9 @@ fn temporary_directory() -> PathBuf {
 }
 
 fn size(file: &Path) -> Result<u64> {
-    fs::metadata(file).map(|metadata| metadata.len()).map_err(unreadable)
+    fs::metadata(file).map(|metadata| metadata.len()).map_err(|error| unreadable(&error))
 }
 
-fn unreadable(error: io::Error) -> Error {
+fn unreadable(error: &io::Error) -> Error {
     Error::DatabaseUnavailable(error.to_string())
 }

@@ -9,6 +9,7 @@ pub mod erasure;
 pub mod failure;
 pub mod feed;
 pub mod history;
+pub mod identifier;
 pub mod key;
 pub mod name;
 pub mod organization;

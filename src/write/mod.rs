@@ -78,7 +78,7 @@ impl Writer {
         let state = Arc::new(SendState::default());
         let pending = Pending {
             lane: match &change.edit {
-                Edit::Columns(_) => Lane::Groups,
+                Edit::Set { .. } | Edit::Remove(_) => Lane::Groups,
                 // A report that changes no profile is seen by no revision; an erasure empties a whole history.
                 Edit::Case(_) | Edit::Erase(_) => self.locked,
             },

@@ -1,6 +1,9 @@
 //! A person is forgotten: what goes, what stays, and that nothing brings anybody back.
 
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
+use tokio::time::timeout;
 use tonic::Code;
 
 use crate::harness::{Client, Messages, Outcome, client};
@@ -10,6 +13,9 @@ const PATCH: &str = "ProfileService/PatchProfile";
 const ERASE: &str = "SupportService/EraseProfile";
 const EXPORT: &str = "SupportService/ExportProfile";
 const WATCH: &str = "ProfileQueryService/WatchProfiles";
+/// How long a message may take that comes at once, on a machine that does other things too.
+const SOON: Duration = Duration::from_secs(10);
+
 const MONDAY: &str = "2026-01-05T10:00:00Z";
 
 /// EraseProfile of this profile, with these fields besides.
@@ -63,21 +69,22 @@ async fn what_remains_is_which_fields_changed_when_and_by_which_key_and_that_it_
         assert_eq!((refused.code, refused.reason.as_str()), (Code::NotFound, "PROFILE_NOT_FOUND"), "{rpc}");
     }
     assert_eq!(reason(north.report("c-2", &ada, "OPEN", MONDAY).await), "PROFILE_NOT_FOUND");
-    let list = north.call("ProfileQueryService/ListProfiles", json!({})).await.expect("a list");
-    assert_eq!(list["profiles"], Json::Null);
+    let nobody = north.call("ProfileQueryService/ListProfiles", json!({})).await;
+    assert_eq!(nobody, Ok(json!({})));
 }
 
 #[tokio::test]
 async fn who_is_erased_leaves_everything_to_a_new_person() {
     let (_service, north) = client().await;
-    let fields = json!({ "email": "ada@example.com", "phoneNumber": "+15550001" });
+    let identifiers = json!([{ "system": "mrn", "value": "7" }]);
+    let fields = json!({ "email": "ada@example.com", "phoneNumber": "+15550001", "identifiers": identifiers });
     let ada = north.person(fields.clone()).await;
     north.report("c-1", &ada, "OPEN", MONDAY).await.expect("reported");
     erase(&north, &ada, json!({})).await.expect("erased");
     assert_eq!(reason(north.update(json!({ "email": "ada@example.com" })).await), "USER_NOT_FOUND");
     let eve = north.person(fields).await;
     assert_ne!(eve["id"], ada["id"]);
-    assert_eq!(eve["etag"], "\"1\"");
+    assert_eq!((&eve["etag"], &eve["identifiers"]), (&json!("\"1\""), &identifiers));
     north.report("c-1", &eve, "ASSIGNED", MONDAY).await.expect("a case of the new person");
 }
 
@@ -232,7 +239,8 @@ async fn followers_are_sent_of_an_erased_person_only_that_it_was_erased() {
 /// The next message that is no heartbeat.
 async fn changed(messages: &mut Messages) -> Json {
     loop {
-        let message = messages.next().await.expect("a message").expect("a stream that goes on");
+        let message = timeout(SOON, messages.next()).await.expect("a message in time");
+        let message = message.expect("a message").expect("a stream that goes on");
         if message["kind"] != "KIND_HEARTBEAT" {
             return message;
         }

@@ -11,7 +11,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Client, Database, Service, client, program};
+use crate::harness::{Client, Database, SCOPES, Service, client, program};
 
 const MONDAY: &str = "2026-01-05T10:00:00Z";
 
@@ -28,7 +28,8 @@ const AT_ONCE: usize = 16;
 async fn canary(north: &Client, number: usize) -> Json {
     let text = |what: &str| format!("{CANARY} {what} {number}");
     let fields = json!({ "firstName": text("first"), "lastName": text("last"), "address": text("address"),
-        "address2": text("address2"), "city": text("city"), "email": format!("{CANARY}{number}@example.com") });
+        "address2": text("address2"), "city": text("city"), "email": format!("{CANARY}{number}@example.com"),
+        "identifiers": [{ "system": "mrn", "value": text("identifier") }] });
     let person = json!({ "requestId": format!("remembered {number}"), "profile": fields });
     let person = north.call("ProfileService/CreateProfile", person).await.expect("a new profile");
     north.report(&text("case"), &person, "ASSIGNED", MONDAY).await.expect("reported");
@@ -37,8 +38,12 @@ async fn canary(north: &Client, number: usize) -> Json {
     north.call("SupportService/CorrectProfile", correct).await.expect("corrected")
 }
 
-async fn canaries(north: &Client, numbers: std::ops::Range<usize>) -> Vec<Json> {
-    stream::iter(numbers).map(|number| canary(north, number)).buffer_unordered(AT_ONCE).collect().await
+/// People of an organization, who were all changed by somebody who has a canary for a name.
+async fn canaries(service: &Service, organization: &str, numbers: std::ops::Range<usize>) -> Vec<Json> {
+    let key = service.key(organization, &SCOPES);
+    let metadata = vec![("cv-api-key", key), ("x-actor", format!("{CANARY}-actor"))];
+    let acting = Client::with_metadata(service.channel().await, metadata);
+    stream::iter(numbers).map(|number| canary(&acting, number)).buffer_unordered(AT_ONCE).collect().await
 }
 
 async fn erase(north: &Client, people: &[Json]) {
@@ -100,16 +105,18 @@ async fn a_restored_backup_forgets_everybody_again_who_was_erased_since() {
     let service = Service::on(Arc::clone(&database), []);
     let north = service.organization("north").await;
     let key = service.key("north", &["profiles.read", "support", "profiles.list"]);
-    let people = canaries(&north, 0..ERASED).await;
+    let people = canaries(&service, "north", 0..ERASED).await;
     let kept = north.person(json!({ "lastName": "King" })).await;
     stop(service).await;
     let restored = Arc::new(database.copy());
 
     let service = Service::on(Arc::clone(&database), []);
-    let later = canaries(&service.organization("south").await, ERASED..ERASED + 3).await;
+    let south = service.organization("south").await;
+    let later = canaries(&service, "south", ERASED..ERASED + 3).await;
     let north = service.client(&service.key("north", &["privacy"])).await;
     erase(&north, &people).await;
-    erase(&service.client(&service.key("south", &["privacy"])).await, &later).await;
+    erase(&south, &later).await;
+    drop((north, south));
     stop(service).await;
     let exported = printed(&database, ["erasures", "export"]);
     assert_eq!((exported.lines().count(), found(exported.as_bytes())), (ERASED + 3, BTreeSet::new()));
@@ -223,7 +230,7 @@ async fn a_file_holds_no_erased_person_once_it_is_compacted_and_hardly_any_befor
         assert!(said.contains("compact is for an embedded database"), "{said}");
         return;
     }
-    let people = canaries(&north, 0..FROM_A_FILE).await;
+    let people = canaries(&service, "north", 0..FROM_A_FILE).await;
     erase(&north, &people).await;
     let kept = north.person(json!({ "city": "here it stays" })).await;
     // Served, with writes and reads meanwhile.
@@ -255,7 +262,7 @@ async fn what_is_erased_is_overwritten_on_its_page() {
         println!("nothing to do: PostgreSQL has VACUUM");
         return;
     };
-    let people = canaries(&north, 0..FROM_A_FILE).await;
+    let people = canaries(&service, "north", 0..FROM_A_FILE).await;
     erase(&north, &people).await;
     drop(north);
     stop(service).await; // which empties the log beside the file

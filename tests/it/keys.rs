@@ -10,7 +10,7 @@ use tonic::{Code, transport::Channel};
 
 use crate::{
     harness::{Client, Failure, SCOPES, Service, client},
-    walk::{NOT_SERVED, is_stream, rpcs},
+    walk::{is_stream, rpcs},
 };
 
 const GET: &str = "ProfileService/GetProfile";
@@ -75,21 +75,6 @@ async fn each_rpc_takes_exactly_the_keys_with_its_scope() {
     SupportService/EraseProfile               -              -              -              -              -              yes
     SupportService/ExportProfile              -              -              -              -              -              yes
     ");
-}
-
-#[tokio::test]
-async fn what_is_not_served_yet_says_so() {
-    let (_service, north) = client().await;
-    let identifier = json!({ "system": "mrn", "value": "7" });
-    let person = json!({ "firstName": "Ada", "lastName": "King", "identifiers": [identifier] });
-    for (rpc, request) in NOT_SERVED.map(|rpc| (rpc, json!({}))).into_iter().chain([
-        ("ProfileService/CreateProfile", json!({ "profile": person })),
-        ("SupportService/FindProfile", json!({ "identifier": identifier })),
-        ("ProfileQueryService/LookUpProfile", json!({ "identifier": identifier })),
-    ]) {
-        let refused = north.call(rpc, request).await.expect_err(rpc);
-        assert_eq!((refused.code, refused.reason.as_str()), (Code::Unimplemented, "UNIMPLEMENTED"), "{rpc}");
-    }
 }
 
 #[tokio::test]

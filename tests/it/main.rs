@@ -20,6 +20,7 @@ mod export;
 mod gateway;
 mod group;
 mod history;
+mod identifier;
 mod input;
 mod keys;
 mod log;
