@@ -254,11 +254,11 @@ async fn a_repeat_adds_and_removes_nothing_more() {
     assert_eq!(refused.reason, "REQUEST_ID_REUSED");
 }
 
-/// Creates and adds race for one pair. The whole number of rounds is run by `scripts/prove`.
+/// Creates and adds race for one pair. `scripts/prove identifiers` makes it 1,000 rounds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_64_callers_who_want_one_pair_exactly_one_gets_it() {
     let (service, north) = client().await;
-    let rounds = std::env::var("ROUNDS").map_or(20, |rounds| rounds.parse().expect("a number"));
+    let rounds = std::env::var("PROFILE_TEST_ROUNDS").map_or(20, |rounds| rounds.parse().expect("a number"));
     let mut people = Vec::new();
     for _ in 0..32 {
         people.push(north.person(json!({})).await);
