@@ -7,7 +7,11 @@ mod m20261126_000001_sort_name;
 mod m20261126_000002_feed;
 mod m20261126_000003_feed_pending;
 mod m20261126_000004_identifier;
+mod m20261126_000005_erasure;
 mod m20261126_000006_import;
+
+/// The `user_version` of an SQLite file that holds nothing which was deleted or overwritten without `secure_delete`.
+pub const COMPACTED: i32 = 1;
 
 /// Brings a database to the schema of this program.
 ///
@@ -39,12 +43,13 @@ impl Migrator {
 #[async_trait::async_trait]
 impl MigratorTraitSelf for Migrator {
     fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
-        let ours: [Box<dyn MigrationTrait>; 6] = [
+        let ours: [Box<dyn MigrationTrait>; 7] = [
             Box::new(m20261122_000001_initial::Migration),
             Box::new(m20261126_000001_sort_name::Migration),
             Box::new(m20261126_000002_feed::Migration),
             Box::new(m20261126_000003_feed_pending::Migration),
             Box::new(m20261126_000004_identifier::Migration),
+            Box::new(m20261126_000005_erasure::Migration),
             Box::new(m20261126_000006_import::Migration),
         ];
         let newer = self.newer.iter().map(|name| Box::new(Newer(name.clone())) as Box<dyn MigrationTrait>);

@@ -1,6 +1,6 @@
 //! Who may change what, as pure functions over every column and every writing RPC.
 
-use sea_orm::Iterable;
+use sea_orm::{EnumIter, Iterable};
 
 use crate::entity::{
     profile::{Column, Role},
@@ -50,7 +50,7 @@ pub fn lockable() -> impl Iterator<Item = Column> {
 }
 
 /// The RPCs that write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter)]
 pub enum Rpc {
     CreateProfile,
     ReplaceProfile,
@@ -61,6 +61,9 @@ pub enum Rpc {
     SetProfileRole,
     AddIdentifier,
     RemoveIdentifier,
+    EraseProfile,
+    /// An erasure that is made again on the command line, after a restore.
+    ReplayErasure,
     /// The command `import`.
     Import,
 }
@@ -79,6 +82,8 @@ impl Rpc {
             Self::AddIdentifier => "ProfileIdentifierService/AddIdentifier",
             Self::RemoveIdentifier => "ProfileIdentifierService/RemoveIdentifier",
             Self::Import => "import",
+            Self::EraseProfile => "SupportService/EraseProfile",
+            Self::ReplayErasure => "erasures replay",
         }
     }
 
@@ -94,6 +99,8 @@ impl Rpc {
             | Self::SetProfileRole
             | Self::AddIdentifier
             | Self::RemoveIdentifier
+            | Self::EraseProfile
+            | Self::ReplayErasure
             | Self::Import => true,
         }
     }
@@ -101,12 +108,30 @@ impl Rpc {
     /// Whether the RPC may change what a case has locked.
     pub const fn may_override_lock(self) -> bool {
         match self {
-            Self::CorrectProfile => true,
+            Self::CorrectProfile | Self::ReplayErasure => true,
             Self::CreateProfile
             | Self::ReplaceProfile
             | Self::PatchProfile
             | Self::UpdateProfile
             | Self::ReportCaseStatus
+            | Self::SetProfileRole
+            | Self::AddIdentifier
+            | Self::RemoveIdentifier
+            | Self::EraseProfile
+            | Self::Import => false,
+        }
+    }
+
+    /// Whether the RPC erases people.
+    pub const fn erases(self) -> bool {
+        match self {
+            Self::EraseProfile | Self::ReplayErasure => true,
+            Self::CreateProfile
+            | Self::ReplaceProfile
+            | Self::PatchProfile
+            | Self::UpdateProfile
+            | Self::ReportCaseStatus
+            | Self::CorrectProfile
             | Self::SetProfileRole
             | Self::AddIdentifier
             | Self::RemoveIdentifier

@@ -72,7 +72,8 @@ impl Batch {
 }
 
 async fn save(connection: &mut PinnedConnection, saving: &Saving) -> Result<()> {
-    let Saving { created, updated, claims: _, cases: _ } = saving; // a command has no request ids, and reports nothing
+    // A command has no request ids and reports no cases, and an erasure goes its own way.
+    let Saving { created, updated, claims: _, cases: _, erased: _ } = saving;
     if !created.is_empty() {
         store::save::create(connection, &rows(created)).await?;
     }

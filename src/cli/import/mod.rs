@@ -89,6 +89,9 @@ pub async fn run(args: ImportArgs) -> Result<(), Failure> {
     if !dry_run {
         progress.lines = store::import::lines(&mut store.write_connection().await?, &progress).await?;
     }
+    if store::erasure::is_any(&store, organization).await? {
+        tracing::warn!("people of the organization have been erased: a file from before that would bring them back");
+    }
     let done = u64::try_from(progress.lines).unwrap_or_default();
     let errors = Errors::beside(&path, done > 0);
     let errors = errors.map_err(|error| Failure::failed(format!("cannot begin a file of errors: {error}")))?;
@@ -289,7 +292,7 @@ impl Import {
                     None => break,
                     Some(Ok(written)) => match before {
                         None => count.created += 1,
-                        Some(revision) if written.profile.revision == revision => count.unchanged += 1,
+                        Some(revision) if written.revision() == Some(revision) => count.unchanged += 1,
                         Some(_) => count.changed += 1,
                     },
                     Some(Err(error)) => match violations(&error) {

@@ -66,7 +66,7 @@ impl UpsertBy {
         };
         let columns = match edit {
             Edit::Set { columns, identifiers: _ } => columns.as_slice(),
-            Edit::Remove(_) | Edit::Case(_) => &[],
+            Edit::Remove(_) | Edit::Case(_) | Edit::Erase(_) => &[],
         };
         let text = columns.iter().find_map(|(set, value)| match value {
             Value::String(Some(text)) if set.as_str() == column.as_str() => Some(text.clone()),
