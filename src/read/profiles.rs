@@ -1,4 +1,5 @@
-//! Profiles by id and by identifier. Reads that wait at the same moment are answered by one query of each kind, which is most of what they cost.
+//! Profiles by id and by identifier. Reads of a kind that wait at the same moment are answered by one query, which is most
+//! of what they cost.
 //!
 //! A query begins after every read that it answers has come, and nothing is kept: no answer is ever stale.
 

@@ -107,8 +107,8 @@ pub fn spoils_the_session(code: &str) -> bool {
     ends_the_session(code) || matches!(code, "25006" | "0A000")
 }
 
-/// The e-mail, phone number or identifier that someone else has, or what two writes stored first at the same moment: the second finds
-/// it when it tries again. PostgreSQL names the index, SQLite the column.
+/// The e-mail, phone number or identifier that someone else has, or what two writes stored first at the same moment: the
+/// second finds it when it tries again. PostgreSQL names the index, SQLite the column.
 fn unique_violation(error: &DbErr) -> Option<Error> {
     let Some(SqlErr::UniqueConstraintViolation(message)) = error.sql_err() else { return None };
     if message.contains("profile_email_key") || message.contains("profile.email") {
