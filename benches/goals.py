@@ -51,6 +51,8 @@ def asked_of_reads(results: Results) -> list[Goal]:
         Goal("GetProfile, calls/s, of pgbench's SELECT", ratios(results, "rate", get, title("pgbench", "get")), ">= 0.55"),
         Goal("GetProfile, calls/s, of one query a call",
              ratios(results, "rate", get, title("one-query-a-call", "get")), ">= 1.8"),
+        Goal("LookUpProfile by identifier, calls/s, of GetProfile", ratios(results, "rate", title("PostgreSQL", "look-up"), get),
+             ">= 0.8"),
         Goal("GetProfile, CPU of the service, of the floor", ratios(results, "service_us", get, floor), "<= 1.8"),
         Goal("ListProfiles, a page of 50, CPU of the service and PostgreSQL, of GetProfile's",
              ratios(cost(results), "us", title("PostgreSQL", "list"), get), "<= 20"),

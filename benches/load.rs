@@ -44,7 +44,7 @@ pub struct LoadArgs {
     #[arg(long)]
     keys: PathBuf,
     /// A file with the profiles' ids, 16 bytes each: profile N belongs to organization N modulo the number of keys, and
-    /// has the e-mail address `personN@example.com`.
+    /// has the e-mail address `personN@example.com` and the identifier `crm|N`.
     #[arg(long)]
     ids: PathBuf,
     /// What is called.
@@ -90,6 +90,8 @@ enum Call {
     Update,
     /// A page of 50 profiles.
     List,
+    /// By identifier.
+    LookUp,
     /// Nine GetProfile to one PatchProfile.
     Mixed,
 }
@@ -150,6 +152,12 @@ impl<'a> Caller<'a> {
             Call::List => {
                 let request = pb::ListProfilesRequest { page_size: 50, ..Default::default() };
                 connection.call("/profiles.v1.ProfileQueryService/ListProfiles", key, &request, due);
+            }
+            Call::LookUp => {
+                let identifier = pb::Identifier { system: "crm".to_owned(), value: person.to_string() };
+                let by = Some(pb::look_up_profile_request::By::Identifier(identifier));
+                let request = pb::LookUpProfileRequest { by };
+                connection.call("/profiles.v1.ProfileQueryService/LookUpProfile", key, &request, due);
             }
             Call::Create => {
                 let number = self.phone_number();

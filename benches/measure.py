@@ -13,7 +13,7 @@ from harness import IN_FLIGHT, Bench, Results
 from people import Database
 
 CALLS = {"get": "GetProfile", "create": "CreateProfile", "patch": "PatchProfile", "update": "UpdateProfile",
-         "list": "ListProfiles, a page of 50",
+         "list": "ListProfiles, a page of 50", "look-up": "LookUpProfile by identifier",
          "mixed": "90/10 mixed"}
 # Of these it is told how their groups grow, at so many in flight.
 GROUPED = ["create", "patch"]

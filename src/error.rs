@@ -63,6 +63,10 @@ pub enum Error {
     PhoneNumberInUse,
     #[error("Unable to use this email. Please use a different one")]
     EmailInUse,
+    #[error("Unable to use this identifier. Please use a different one")]
+    IdentifierInUse,
+    #[error("The profile may have 20 identifiers at the most. Remove one first.")]
+    TooManyIdentifiers,
     #[error("The etag is not the profile's current one. Read the profile again.")]
     EtagMismatch,
     #[error("Other writes were in the way. Try again.")]
@@ -85,6 +89,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether somebody else has what has one owner.
+    pub const fn is_in_use(&self) -> bool {
+        matches!(self, Self::EmailInUse | Self::PhoneNumberInUse | Self::IdentifierInUse)
+    }
+
     /// What went wrong inside, for the log.
     pub fn cause(&self) -> Option<&str> {
         match self {

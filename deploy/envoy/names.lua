@@ -28,7 +28,7 @@ return {
       firstName = "string",
       gender = { "GENDER_UNSPECIFIED", "MALE", "FEMALE", "OTHER" },
       id = "string",
-      identifiers = "Identifier",
+      identifiers = "[Identifier]",
       lastName = "string",
       lockedFields = "output",
       phoneNumber = "string",

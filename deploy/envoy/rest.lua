@@ -119,11 +119,11 @@ end
 local SPACE = "[ \t\r\n]*"
 local ESCAPES = { ['"'] = '"', ["\\"] = "\\", ["/"] = "/", b = "\b", f = "\f", n = "\n", r = "\r", t = "\t" }
 
--- What stands for `null`, and for a number or a list, of which no field is one.
+-- What stands for `null`, and for a number, of which no field is one.
 local NULL, OTHER = 0, 1
 local LITERALS = { ["true"] = true, ["false"] = false, null = NULL }
 
--- The members of the object that the text is, in their order. A name may be there twice.
+-- The members of the object that the text is, in their order. A name may be there twice. A list is its `elements`.
 local function read(text)
   local at = 1
   local read_value
@@ -187,10 +187,9 @@ local function read(text)
         return { name = name, value = read_value(depth + 1) }
       end)
     elseif take("%[" .. SPACE) then
-      read_list("%]", function()
+      return { elements = read_list("%]", function()
         return read_value(depth + 1)
-      end)
-      return OTHER
+      end) }
     elseif take("%-?%d[%w.+-]*" .. SPACE) then
       return OTHER
     end
@@ -218,6 +217,12 @@ local function write(value)
     return tostring(value)
   end
   local parts = {}
+  if value.elements then
+    for index, element in ipairs(value.elements) do
+      parts[index] = write(element)
+    end
+    return "[" .. table.concat(parts, ",") .. "]"
+  end
   for key, member in pairs(value) do
     parts[#parts + 1] = write(key) .. ":" .. write(member)
   end
@@ -225,6 +230,11 @@ local function write(value)
 end
 
 -- Requests --------------------------------------------------------------------------------------------------------
+
+-- The kind of the elements, where a kind is a list.
+local function element_of(kind)
+  return type(kind) == "string" and kind:match("^%[(.*)%]$") or nil
+end
 
 -- What a value of this kind must be, if it is not, and the reason of the violation.
 local function mistake(name, kind, value)
@@ -239,8 +249,10 @@ local function mistake(name, kind, value)
     return type(value) ~= "boolean" and "must be true or false", "INVALID_TYPE"
   elseif kind == "string" or kind == "output" then
     return type(value) ~= "string" and "must be a string", "INVALID_TYPE"
+  elseif element_of(kind) then
+    return (type(value) ~= "table" or not value.elements) and "must be a list", "INVALID_TYPE"
   end
-  return type(value) ~= "table" and "must be an object", "INVALID_TYPE"
+  return (type(value) ~= "table" or value.elements) and "must be an object", "INVALID_TYPE"
 end
 
 local function instead_of_null(name, kind)
@@ -249,9 +261,26 @@ local function instead_of_null(name, kind)
   return "must not be null: " .. clear .. "leave it out to keep it"
 end
 
+local understood
+
+-- The elements of a list, each an object of this message.
+local function understood_list(elements, message, field, violations)
+  local values = {}
+  for index, element in ipairs(elements) do
+    local place = field .. "[" .. index - 1 .. "]"
+    local problem, reason = mistake(field, message, element)
+    if problem then
+      violate(violations, place, reason, problem)
+    else
+      values[index] = understood(element, message, place .. ".", false, violations)
+    end
+  end
+  return { elements = values }
+end
+
 -- The members in the names of the contract, each judged by its kind; false where it is wrong. `null` is absent, but to
 -- PATCH, where it might mean to clear.
-local function understood(members, message, prefix, is_patch, violations)
+function understood(members, message, prefix, is_patch, violations)
   local values, seen = {}, {}
   for _, member in ipairs(members) do
     local name, value = names.aliases[member.name] or member.name, member.value
@@ -263,12 +292,14 @@ local function understood(members, message, prefix, is_patch, violations)
     elseif seen[name] then
       violate(violations, field, "DUPLICATE", "is there twice")
     elseif value == NULL then
-      if is_patch and kind ~= "output" then
+      if is_patch and kind ~= "output" and not element_of(kind) then
         violate(violations, field, "NULL", instead_of_null(name, kind))
       end
     elseif problem then
       violate(violations, field, reason, problem)
       values[name] = false
+    elseif element_of(kind) then
+      values[name] = understood_list(value.elements, element_of(kind), field, violations)
     elseif type(value) == "table" then
       values[name] = understood(value, kind, field .. ".", is_patch, violations)
     elseif kind ~= "output" then

@@ -17,6 +17,7 @@ use super::{Failure, database::DatabaseArgs, organization::checked_name, signals
 use crate::{
     error::{Error, Result},
     grpc::{json, pb, watch::Watch},
+    profile::fields::Input,
     read::feed::Feed,
     store,
 };
@@ -56,7 +57,7 @@ pub async fn run(args: WatchArgs) -> Result<(), Failure> {
         let organization = organization.ok_or_else(|| Failure::failed(format!("there is no organization {name:?}")))?;
         let skip_existing = skip_existing && token.is_empty();
         let request = pb::WatchProfilesRequest { skip_existing, resume_token: token };
-        let watch = Watch::begin(Feed::new(&store), organization.id, request, end.clone()).await;
+        let watch = Watch::begin(Feed::new(&store), organization.id, Input::default(), request, end.clone()).await;
         let watch = watch.map_err(|error| unresumed(error, token_file.as_deref()))?;
         copy(watch, token_file).await?;
         store.close().await;

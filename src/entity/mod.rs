@@ -7,4 +7,5 @@ pub mod organization;
 pub mod profile;
 pub mod profile_case;
 pub mod profile_change;
+pub mod profile_identifier;
 pub mod write_request;

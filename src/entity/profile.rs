@@ -29,6 +29,9 @@ pub struct Model {
     pub state: Option<String>,
     pub country: Option<String>,
     pub postal_code: Option<String>,
+    /// What other systems call the person, as `profile_identifier` has it: `system|value`, one a line, in their order. Here
+    /// too, so that a read is one row.
+    pub identifiers: Option<String>,
     pub created_at: DateTimeUtc,
     pub updated_at: DateTimeUtc,
 }

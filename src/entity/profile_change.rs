@@ -16,6 +16,8 @@ pub struct Model {
     pub rpc: String,
     pub key_id: String,
     pub key_name: String,
+    /// Who of the caller's people acted, as the caller says.
+    pub actor: Option<String>,
     pub request_id: Option<String>,
     pub reason: Option<String>,
     pub ticket: Option<String>,

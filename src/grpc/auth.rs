@@ -5,14 +5,17 @@ use tonic::Request;
 
 use crate::{
     error::{Error, Result},
-    profile::change::Author,
+    profile::{change::Author, fields::Input},
     scope::Scope,
-    value::KeyText,
+    value::{self, KeyText, Rule},
     write::Permit,
 };
 
 /// The header of the documented REST API; `authorization: Bearer KEY` says the same.
 const API_KEY: HeaderName = HeaderName::from_static("cv-api-key");
+
+/// Says who of the caller's people acts.
+const ACTOR: HeaderName = HeaderName::from_static("x-actor");
 
 /// What a method requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +116,23 @@ fn one_of<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Result<Option<T>
 fn bearer(credentials: &str) -> Option<&str> {
     let (scheme, token) = credentials.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Who of the caller's people acts. Said twice, it must be the same.
+pub fn actor(headers: &HeaderMap) -> Result<Option<String>, Rule> {
+    let mut actors = headers.get_all(ACTOR).into_iter().map(|value| value.to_str().map_or("", str::trim));
+    match actors.next() {
+        None => Ok(None),
+        Some(first) if actors.all(|other| other == first) => value::actor(first).map(Some),
+        Some(_) => Err(Rule::Actor),
+    }
+}
+
+/// Judges the values of a request, beginning with its metadata.
+pub fn input<T>(request: &Request<T>) -> Input {
+    let mut input = Input::default();
+    input.judge(ACTOR.as_str(), actor(request.metadata().as_ref()));
+    input
 }
 
 /// Who makes an authenticated call.

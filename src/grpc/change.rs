@@ -1,5 +1,7 @@
 //! From each writing request to its change: judged whole, before any transaction.
 
+use std::mem::take;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message;
 use prost_types::Timestamp;
@@ -14,10 +16,11 @@ use super::{
 };
 use crate::{
     entity::{profile::Column, profile_case},
-    error::{Error, Result},
+    error::Result,
     profile::{
         change::{AuditNote, Change, Claim, Edit, Target},
         fields::Input,
+        identifiers::Identifier,
         policy::Rpc,
     },
     value::{self, Rule},
@@ -26,15 +29,14 @@ use crate::{
 /// How far ahead of the server a case's time may be: one wrong clock must not freeze a case.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
 
-/// CreateProfile: every field takes the request's value.
+/// CreateProfile: every field takes the request's value, and the identifiers are the first.
 pub fn create(request: pb::CreateProfileRequest, now: DateTime<Utc>, new_id: Uuid) -> Result<Change> {
     let mut draft = Draft::of(Rpc::CreateProfile, &request, now);
     let pb::CreateProfileRequest { profile, request_id, validate_only } = request;
-    let profile = profile.unwrap_or_default();
-    if !profile.identifiers.is_empty() {
-        return Err(Error::NotServed);
-    }
+    let mut profile = profile.unwrap_or_default();
+    let identifiers = take(&mut profile.identifiers);
     draft.profile("profile", profile, &Mask::All);
+    draft.identifiers("profile.identifiers", identifiers);
     draft.finish(Target::New(new_id), &request_id, validate_only)
 }
 
@@ -92,6 +94,24 @@ pub fn set_role(request: pb::SetProfileRoleRequest, now: DateTime<Utc>) -> Resul
     draft.finish(target, &request_id, validate_only)
 }
 
+/// AddIdentifier: what another system calls the person.
+pub fn add_identifier(request: pb::AddIdentifierRequest, now: DateTime<Utc>) -> Result<Change> {
+    let mut draft = Draft::of(Rpc::AddIdentifier, &request, now);
+    let pb::AddIdentifierRequest { profile_id, identifier, etag, request_id, validate_only } = request;
+    let (target, identifier) = draft.identifier(&profile_id, identifier, &etag);
+    draft.edit = Edit::Set { columns: Vec::new(), identifiers: vec![identifier] };
+    draft.finish(target, &request_id, validate_only)
+}
+
+/// RemoveIdentifier: what another system no longer calls the person.
+pub fn remove_identifier(request: pb::RemoveIdentifierRequest, now: DateTime<Utc>) -> Result<Change> {
+    let mut draft = Draft::of(Rpc::RemoveIdentifier, &request, now);
+    let pb::RemoveIdentifierRequest { profile_id, identifier, etag, request_id, validate_only } = request;
+    let (target, identifier) = draft.identifier(&profile_id, identifier, &etag);
+    draft.edit = Edit::Remove(identifier);
+    draft.finish(target, &request_id, validate_only)
+}
+
 /// ReportCaseStatus: how a case stands. Reports are repeatable by themselves.
 pub fn report(request: pb::ReportCaseStatusRequest, now: DateTime<Utc>, organization: Uuid) -> Result<Change> {
     let mut draft = Draft::of(Rpc::ReportCaseStatus, &request, now);
@@ -133,7 +153,7 @@ impl Draft {
             now,
             payload_sha256: Sha256::digest(request.encode_to_vec()).to_vec(),
             input: Input::default(),
-            edit: Edit::Columns(Vec::new()),
+            edit: Edit::Set { columns: Vec::new(), identifiers: Vec::new() },
             etag: None,
             audit: AuditNote::default(),
         }
@@ -148,7 +168,26 @@ impl Draft {
     /// Sets these columns if the etag, where one is sent, is current. Violations name their fields after this prefix.
     fn columns(&mut self, prefix: &str, sent: Vec<(Column, String)>, etag: &str) {
         self.etag = self.input.optional(&format!("{prefix}etag"), etag, value::etag);
-        self.edit = Edit::Columns(self.input.columns(prefix, sent, self.now));
+        let columns = self.input.columns(prefix, sent, self.now);
+        self.edit = Edit::Set { columns, identifiers: Vec::new() };
+    }
+
+    /// Adds identifiers to what is set.
+    fn identifiers(&mut self, field: &str, sent: Vec<pb::Identifier>) {
+        let sent: Vec<_> = sent.into_iter().map(convert::pair).collect();
+        let judged = self.input.identifiers(field, &sent);
+        if let Edit::Set { columns: _, identifiers } = &mut self.edit {
+            *identifiers = judged;
+        }
+    }
+
+    /// Whose identifier it is, and which, if the etag, where one is sent, is current.
+    fn identifier(&mut self, id: &str, sent: Option<pb::Identifier>, etag: &str) -> (Target, Identifier) {
+        let target = Target::Id(self.input.id("profile_id", id));
+        let (system, value) = convert::pair(sent.unwrap_or_default());
+        let identifier = self.input.identifier("identifier.", &system, &value);
+        self.etag = self.input.optional("etag", etag, value::etag);
+        (target, identifier)
     }
 
     /// Keeps why support changes something: a reason of at most 500 characters, and perhaps a ticket.

@@ -21,6 +21,7 @@ use crate::{
     profile::{
         change::etag,
         history::{self, FieldChange},
+        identifiers::{self, Identifier},
     },
     value::Rule,
 };
@@ -46,7 +47,7 @@ pub fn columns(message: pb::Profile, mask: &Mask) -> Vec<(Column, String)> {
         postal_code,
         role: _,
         locked_fields: _,
-        identifiers: _,
+        identifiers: _, // added and removed by themselves
     } = message;
     let mut columns = Vec::new();
     let mut set = |column: Column, sent: Option<String>| {
@@ -70,6 +71,19 @@ pub fn columns(message: pb::Profile, mask: &Mask) -> Vec<(Column, String)> {
     set(Column::Country, country);
     set(Column::PostalCode, postal_code);
     columns
+}
+
+impl From<Identifier> for pb::Identifier {
+    fn from(identifier: Identifier) -> Self {
+        let Identifier { system, value } = identifier;
+        Self { system, value }
+    }
+}
+
+/// An identifier as it was sent: its system and its value.
+pub fn pair(identifier: pb::Identifier) -> (String, String) {
+    let pb::Identifier { system, value } = identifier;
+    (system, value)
 }
 
 /// The role that a request sets.
@@ -128,7 +142,7 @@ const fn status_out(status: Status) -> PbStatus {
 /// The answer of every RPC that answers a profile.
 impl From<Model> for pb::Profile {
     fn from(row: Model) -> Self {
-        let etag = etag(&row);
+        let (etag, identifiers) = (etag(&row), identifiers::of(&row));
         let Model {
             id,
             organization_id: _,
@@ -147,6 +161,7 @@ impl From<Model> for pb::Profile {
             state,
             country,
             postal_code,
+            identifiers: _, // as pairs, above
             created_at,
             updated_at,
         } = row;
@@ -170,7 +185,7 @@ impl From<Model> for pb::Profile {
             postal_code,
             role: role_out(role).into(),
             locked_fields: locked.then(locked_fields),
-            identifiers: Vec::new(),
+            identifiers: identifiers.into_iter().map(pb::Identifier::from).collect(),
         }
     }
 }
@@ -199,6 +214,7 @@ impl TryFrom<profile_change::Model> for pb::ProfileChange {
             rpc,
             key_id,
             key_name,
+            actor,
             request_id,
             reason,
             ticket,
@@ -221,7 +237,7 @@ impl TryFrom<profile_change::Model> for pb::ProfileChange {
             case_id: case_id.unwrap_or_default(),
             lock_overridden,
             fields: fields.into_iter().map(pb::FieldChange::from).collect(),
-            actor: String::new(),
+            actor: actor.unwrap_or_default(),
         })
     }
 }

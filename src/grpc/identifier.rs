@@ -3,24 +3,25 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api,
+    Api, answer, change,
     pb::{self, profile_identifier_service_server::ProfileIdentifierService},
 };
-use crate::error::Error;
 
 #[tonic::async_trait]
 impl ProfileIdentifierService for Api {
     async fn add_identifier(
         &self,
-        _request: Request<pb::AddIdentifierRequest>,
+        request: Request<pb::AddIdentifierRequest>,
     ) -> Result<Response<pb::Profile>, Status> {
-        Err(Error::NotServed.into())
+        let added = self.write(request, |request, now, _| change::add_identifier(request, now)).await?;
+        Ok(answer(added.profile))
     }
 
     async fn remove_identifier(
         &self,
-        _request: Request<pb::RemoveIdentifierRequest>,
+        request: Request<pb::RemoveIdentifierRequest>,
     ) -> Result<Response<pb::Profile>, Status> {
-        Err(Error::NotServed.into())
+        let removed = self.write(request, |request, now, _| change::remove_identifier(request, now)).await?;
+        Ok(answer(removed.profile))
     }
 }

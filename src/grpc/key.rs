@@ -14,7 +14,7 @@ impl KeyService for Api {
         &self,
         request: Request<pb::GetCurrentKeyRequest>,
     ) -> Result<Response<pb::GetCurrentKeyResponse>, Status> {
-        let author = auth::author(&request)?;
+        let author = auth::input(&request).finish(auth::author(&request)?)?;
         let CurrentKey { key, organization } = read::current_key(&self.store, &author.key_id).await?;
         Ok(Response::new(pb::GetCurrentKeyResponse {
             organization_id: organization.id.to_string(),

@@ -75,10 +75,10 @@ impl Api {
         request: Request<T>,
         change: impl FnOnce(T, DateTime<Utc>, &Author) -> Result<Change>,
     ) -> Result<Written> {
-        let (author, permit) = (auth::author(&request)?, auth::permit(&request)?);
+        let (author, permit, input) = (auth::author(&request)?, auth::permit(&request)?, auth::input(&request));
         let now = clock::now();
         let unrepeatable: Unrepeatable = auth::extension(&request)?;
-        let change = change(request.into_inner(), now, &author)?;
+        let change = input.and(change(request.into_inner(), now, &author))?;
         // A report is one with a request id: made twice it is made once.
         if change.claim.is_none() && !change.validate_only && !matches!(change.rpc, Rpc::ReportCaseStatus) {
             unrepeatable.set();

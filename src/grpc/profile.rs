@@ -6,7 +6,7 @@ use super::{
     Api, answer, auth, change,
     pb::{self, profile_service_server::ProfileService},
 };
-use crate::{clock, profile::fields::Input, read, telemetry};
+use crate::{clock, read, telemetry};
 
 type Answer = Result<Response<pb::Profile>, Status>;
 
@@ -19,7 +19,7 @@ impl ProfileService for Api {
 
     async fn get_profile(&self, request: Request<pb::GetProfileRequest>) -> Answer {
         let author = auth::author(&request)?;
-        let mut input = Input::default();
+        let mut input = auth::input(&request);
         let id = input.id("id", &request.into_inner().id);
         let id = input.finish(id)?;
         telemetry::note_profile(id);

@@ -25,9 +25,6 @@ use crate::{
 /// How many profiles a batch has at the most.
 const LARGEST_BATCH: usize = 100;
 
-/// How many violations of a batch are named: an error travels in headers, which clients limit.
-const NAMED_VIOLATIONS: usize = 20;
-
 /// How many profiles are counted.
 const LARGEST_COUNT: i32 = 10_000;
 
@@ -38,7 +35,8 @@ impl ProfileQueryService for Api {
         request: Request<pb::BatchGetProfilesRequest>,
     ) -> Result<Response<pb::BatchGetProfilesResponse>, Status> {
         let author = auth::author(&request)?;
-        let ids = batch(request.into_inner())?;
+        let input = auth::input(&request);
+        let ids = batch(input, request.into_inner())?;
         let (profiles, missing) = read::profiles(&self.store, author.organization_id, &ids).await?;
         let profiles: Vec<_> = profiles.into_iter().map(pb::Profile::from).collect();
         telemetry::note_profiles(profiles.iter().map(|profile| profile.id.as_str()));
@@ -51,16 +49,16 @@ impl ProfileQueryService for Api {
         request: Request<pb::LookUpProfileRequest>,
     ) -> Result<Response<pb::Profile>, Status> {
         let author = auth::author(&request)?;
-        Ok(self.find(author.organization_id, request.into_inner().by.map(By::from)).await?)
+        let input = auth::input(&request);
+        Ok(self.find(author.organization_id, input, request.into_inner().by.map(By::from)).await?)
     }
 
     async fn list_profiles(
         &self,
         request: Request<pb::ListProfilesRequest>,
     ) -> Result<Response<pb::ListProfilesResponse>, Status> {
-        let organization = auth::author(&request)?.organization_id;
+        let (organization, mut input) = (auth::author(&request)?.organization_id, auth::input(&request));
         let pb::ListProfilesRequest { page_size, page_token, name_prefix, dob } = request.into_inner();
-        let mut input = Input::default();
         let size = page::size(&mut input, page_size);
         let filter = filter(input, &name_prefix, &dob)?;
         let list = name_of(organization, &filter);
@@ -84,9 +82,9 @@ impl ProfileQueryService for Api {
         &self,
         request: Request<pb::CountProfilesRequest>,
     ) -> Result<Response<pb::CountProfilesResponse>, Status> {
-        let author = auth::author(&request)?;
+        let (author, input) = (auth::author(&request)?, auth::input(&request));
         let pb::CountProfilesRequest { name_prefix, dob } = request.into_inner();
-        let filter = filter(Input::default(), &name_prefix, &dob)?;
+        let filter = filter(input, &name_prefix, &dob)?;
         let (count, truncated) = read::count(&self.store, author.organization_id, &filter, LARGEST_COUNT).await?;
         Ok(Response::new(pb::CountProfilesResponse { count, truncated }))
     }
@@ -98,8 +96,8 @@ impl ProfileQueryService for Api {
         request: Request<pb::WatchProfilesRequest>,
     ) -> Result<Response<Self::WatchProfilesStream>, Status> {
         let author = auth::author(&request)?;
-        let StreamEnd(end) = auth::extension(&request)?;
-        let watch = Watch::begin(self.feed.clone(), author.organization_id, request.into_inner(), end).await?;
+        let (StreamEnd(end), input) = (auth::extension(&request)?, auth::input(&request));
+        let watch = Watch::begin(self.feed.clone(), author.organization_id, input, request.into_inner(), end).await?;
         Ok(Response::new(watch.messages().map_err(Status::from).boxed()))
     }
 }
@@ -115,9 +113,8 @@ impl From<LookUpBy> for By {
 }
 
 /// The ids of a batch.
-fn batch(request: pb::BatchGetProfilesRequest) -> Result<Vec<Uuid>> {
+fn batch(mut input: Input, request: pb::BatchGetProfilesRequest) -> Result<Vec<Uuid>> {
     let pb::BatchGetProfilesRequest { ids } = request;
-    let mut input = Input::default();
     input.judge(
         "ids",
         match ids.len() {
@@ -127,13 +124,7 @@ fn batch(request: pb::BatchGetProfilesRequest) -> Result<Vec<Uuid>> {
         },
     );
     let ids = ids.iter().enumerate().map(|(n, id)| input.id(&format!("ids[{n}]"), id)).collect();
-    input.finish(ids).map_err(|refused| match refused {
-        Error::InvalidFields(mut violations) => {
-            violations.truncate(NAMED_VIOLATIONS);
-            Error::InvalidFields(violations)
-        }
-        refused => refused,
-    })
+    input.finish(ids)
 }
 
 /// Whom a list has.

@@ -58,6 +58,8 @@ const fn code(error: &Error) -> (Code, &'static str) {
         Error::CaseOfAnotherProfile => (Code::FailedPrecondition, "CASE_OF_ANOTHER_PROFILE"),
         Error::PhoneNumberInUse => (Code::AlreadyExists, "PHONE_NUMBER_IN_USE"),
         Error::EmailInUse => (Code::AlreadyExists, "EMAIL_IN_USE"),
+        Error::IdentifierInUse => (Code::AlreadyExists, "IDENTIFIER_IN_USE"),
+        Error::TooManyIdentifiers => (Code::FailedPrecondition, "TOO_MANY_IDENTIFIERS"),
         Error::EtagMismatch => (Code::Aborted, "ETAG_MISMATCH"),
         Error::TransactionConflict { .. } => (Code::Aborted, "TRANSACTION_CONFLICT"),
         Error::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
@@ -169,7 +171,7 @@ fn field_violation(Violation { field, rule }: &Violation) -> FieldViolation {
 /// The stable reason of a violation. The comments of `profile_service.proto` list them all.
 const fn field_reason(rule: Rule) -> &'static str {
     match rule {
-        Rule::Required | Rule::EmailOrPhone => "REQUIRED",
+        Rule::Required | Rule::AnyContact => "REQUIRED",
         Rule::Length(_) => "TOO_LONG",
         Rule::TooMany(_) => "TOO_MANY",
         Rule::Selectors => "TOO_MANY_VARIATION_SELECTORS",
@@ -194,6 +196,9 @@ const fn field_reason(rule: Rule) -> &'static str {
         Rule::Time => "INVALID_TIME",
         Rule::TimeAhead => "TIME_AHEAD",
         Rule::Negative => "NEGATIVE",
+        Rule::System => "INVALID_SYSTEM",
+        Rule::VerticalLine => "VERTICAL_LINE",
+        Rule::Actor => "INVALID_ACTOR",
         Rule::NotWithToken => "NOT_WITH_TOKEN",
         Rule::OutputOnly => "OUTPUT_ONLY",
     }
@@ -240,6 +245,8 @@ mod tests {
             Error::CaseOfAnotherProfile,
             Error::PhoneNumberInUse,
             Error::EmailInUse,
+            Error::IdentifierInUse,
+            Error::TooManyIdentifiers,
             Error::EtagMismatch,
             Error::TransactionConflict { cause: cause(), retryable: true },
             Error::Overloaded,
@@ -269,6 +276,8 @@ mod tests {
     FailedPrecondition CASE_OF_ANOTHER_PROFILE [] The case is about another profile.
     AlreadyExists PHONE_NUMBER_IN_USE [] Unable to use this phone number. Please use a different one
     AlreadyExists EMAIL_IN_USE [] Unable to use this email. Please use a different one
+    AlreadyExists IDENTIFIER_IN_USE [] Unable to use this identifier. Please use a different one
+    FailedPrecondition TOO_MANY_IDENTIFIERS [] The profile may have 20 identifiers at the most. Remove one first.
     Aborted ETAG_MISMATCH [never again] The etag is not the profile's current one. Read the profile again.
     Aborted TRANSACTION_CONFLICT [RetryInfo pushback] Other writes were in the way. Try again.
     ResourceExhausted OVERLOADED [RetryInfo pushback] The service has too much to do at once. Try again later.
@@ -309,8 +318,11 @@ mod tests {
     INVALID_CASE_STATUS must be OPEN, ASSIGNED, IN_PROGRESS, APPROVED, REJECTED, NO_DECISION or CANCELLED
     INVALID_TIME must be a time between the years 1 and 9999
     TIME_AHEAD must not be more than 5 minutes ahead of the server's clock
-    REQUIRED is required, or phone_number
+    REQUIRED is required, or phone_number or identifier
     NEGATIVE must not be negative
+    INVALID_SYSTEM must be 1 to 100 of a-z, 0-9, `.`, `:`, `/`, `_` and `-`, such as https://hospital.example/mrn
+    VERTICAL_LINE must not contain |
+    INVALID_ACTOR must be 1 to 100 of A-Z, a-z, 0-9, `.`, `_`, `:`, `/` and `-`
     NOT_WITH_TOKEN must not be set beside a resume token
     OUTPUT_ONLY is output only
     ");

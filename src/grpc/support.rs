@@ -36,7 +36,8 @@ impl SupportService for Api {
 
     async fn find_profile(&self, request: Request<pb::FindProfileRequest>) -> Result<Response<pb::Profile>, Status> {
         let author = auth::author(&request)?;
-        Ok(self.find(author.organization_id, request.into_inner().by).await?)
+        let input = auth::input(&request);
+        Ok(self.find(author.organization_id, input, request.into_inner().by).await?)
     }
 
     async fn list_profile_changes(
@@ -44,7 +45,7 @@ impl SupportService for Api {
         request: Request<pb::ListProfileChangesRequest>,
     ) -> Result<Response<pb::ListProfileChangesResponse>, Status> {
         let author = auth::author(&request)?;
-        let Page { id, below, size } = Page::parse(request.into_inner())?;
+        let Page { id, below, size } = Page::parse(auth::input(&request), request.into_inner())?;
         telemetry::note_profile(id);
         let rows = read::changes(&self.store, &self.profiles, author.organization_id, id, below, size + 1).await?;
         let (changes, more) = page::fill(rows.into_iter().map(pb::ProfileChange::try_from), size)?;
@@ -78,23 +79,24 @@ impl SupportService for Api {
 
 impl Api {
     /// The organization's profile that a caller tells of.
-    pub(super) async fn find(&self, organization: Uuid, by: Option<By>) -> Result<Response<pb::Profile>> {
-        let profile = read::profile_by(&self.store, organization, &contact(by)?).await?;
+    pub(super) async fn find(&self, organization: Uuid, input: Input, by: Option<By>) -> Result<Response<pb::Profile>> {
+        let profile = read::profile_by(&self.store, &self.profiles, organization, contact(input, by)?).await?;
         telemetry::note_profile(profile.id);
         Ok(answer(profile))
     }
 }
 
 /// What the caller tells, in its stored form.
-fn contact(by: Option<By>) -> Result<Contact> {
-    let mut input = Input::default();
+fn contact(mut input: Input, by: Option<By>) -> Result<Contact> {
     let contact = match by {
         Some(By::Email(email)) => Contact::Email(input.required("email", &email, value::email)),
         Some(By::PhoneNumber(number)) => {
             Contact::PhoneNumber(input.required("phone_number", &number, value::phone_number))
         }
-        Some(By::Identifier(_)) => return Err(Error::NotServed),
-        None => Contact::Email(input.judge("email", Err(Rule::EmailOrPhone))),
+        Some(By::Identifier(pb::Identifier { system, value })) => {
+            Contact::Identifier(input.identifier("identifier.", &system, &value))
+        }
+        None => Contact::Email(input.judge("email", Err(Rule::AnyContact))),
     };
     input.finish(contact)
 }
@@ -108,9 +110,8 @@ struct Page {
 }
 
 impl Page {
-    fn parse(request: pb::ListProfileChangesRequest) -> Result<Self> {
+    fn parse(mut input: Input, request: pb::ListProfileChangesRequest) -> Result<Self> {
         let pb::ListProfileChangesRequest { id, page_size, page_token } = request;
-        let mut input = Input::default();
         let id = input.id("id", &id);
         let size = page::size(&mut input, page_size);
         let page = input.finish(Self { id, below: i64::MAX, size })?;

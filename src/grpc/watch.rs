@@ -89,12 +89,12 @@ impl Watch {
     pub async fn begin(
         feed: Feed,
         organization: Uuid,
+        mut input: Input,
         request: pb::WatchProfilesRequest,
         end: CancellationToken,
     ) -> Result<Self> {
         let pb::WatchProfilesRequest { resume_token, skip_existing } = request;
         let token = value::clean(&resume_token);
-        let mut input = Input::default();
         if skip_existing && !token.is_empty() {
             input.judge::<()>("skip_existing", Err(Rule::NotWithToken));
         }

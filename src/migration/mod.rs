@@ -6,6 +6,7 @@ mod m20261122_000001_initial;
 mod m20261126_000001_sort_name;
 mod m20261126_000002_feed;
 mod m20261126_000003_feed_pending;
+mod m20261126_000004_identifier;
 
 /// Brings a database to the schema of this program.
 ///
@@ -37,11 +38,12 @@ impl Migrator {
 #[async_trait::async_trait]
 impl MigratorTraitSelf for Migrator {
     fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
-        let ours: [Box<dyn MigrationTrait>; 4] = [
+        let ours: [Box<dyn MigrationTrait>; 5] = [
             Box::new(m20261122_000001_initial::Migration),
             Box::new(m20261126_000001_sort_name::Migration),
             Box::new(m20261126_000002_feed::Migration),
             Box::new(m20261126_000003_feed_pending::Migration),
+            Box::new(m20261126_000004_identifier::Migration),
         ];
         let newer = self.newer.iter().map(|name| Box::new(Newer(name.clone())) as Box<dyn MigrationTrait>);
         ours.into_iter().chain(newer).collect()

@@ -4,7 +4,7 @@ use sea_orm::Value;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::policy::Rpc;
+use super::{identifiers::Identifier, policy::Rpc};
 use crate::entity::{
     profile::{Column, Model},
     profile_case, write_request,
@@ -16,6 +16,8 @@ pub struct Author {
     pub organization_id: Uuid,
     pub key_id: String,
     pub key_name: String,
+    /// Who of the caller's people acts, as the caller says.
+    pub actor: Option<String>,
 }
 
 /// A write, as a value.
@@ -42,10 +44,22 @@ impl Change {
 /// What is written.
 #[derive(Clone)]
 pub enum Edit {
-    /// The columns to set, judged and in their stored form.
-    Columns(Vec<(Column, Value)>),
+    /// The columns to set, judged and in their stored form, and the identifiers to add.
+    Set { columns: Vec<(Column, Value)>, identifiers: Vec<Identifier> },
+    /// The identifier to remove.
+    Remove(Identifier),
     /// How a case about the profile stands, which may lock or unlock it.
     Case(profile_case::Model),
+}
+
+impl Edit {
+    /// The identifiers to add.
+    pub fn added(&self) -> &[Identifier] {
+        match self {
+            Self::Set { columns: _, identifiers } => identifiers,
+            Self::Remove(_) | Self::Case(_) => &[],
+        }
+    }
 }
 
 /// What support says for the history.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{
     change::{Author, Change, Claim, Edit, Target, Written, etag},
     history::{self, Difference},
+    identifiers,
     policy::{self, Editable, Rpc},
 };
 use crate::{
@@ -30,6 +31,8 @@ pub struct Loaded<'a> {
     pub email_owner: Option<Uuid>,
     /// The profile that has the phone number which the change sets.
     pub phone_number_owner: Option<Uuid>,
+    /// Whether another profile has an identifier which the change adds.
+    pub identifier_is_taken: bool,
     /// The reported case as it is stored.
     pub case: Option<&'a profile_case::Model>,
     /// Whether another case locks the profile.
@@ -133,10 +136,24 @@ fn edited(
         }
     };
     match &change.edit {
-        Edit::Columns(columns) => {
+        Edit::Set { columns, identifiers: added } => {
             for (column, value) in columns {
                 after.try_set(*column, value.clone())?;
             }
+            if !added.is_empty() {
+                let mut all = identifiers::of(&after);
+                all.extend(added.iter().cloned());
+                if all.len() > identifiers::MOST {
+                    return Err(Error::TooManyIdentifiers);
+                }
+                after.identifiers = identifiers::column(&all);
+            }
+            Ok((after, None))
+        }
+        Edit::Remove(identifier) => {
+            let mut left = identifiers::of(&after);
+            left.remove(identifier);
+            after.identifiers = identifiers::column(&left);
             Ok((after, None))
         }
         Edit::Case(report) => {
@@ -171,6 +188,7 @@ fn blank(id: Uuid, organization: Uuid, now: DateTime<Utc>) -> Model {
         state: None,
         country: None,
         postal_code: None,
+        identifiers: None,
         created_at: now,
         updated_at: now,
     }
@@ -187,7 +205,7 @@ fn overrides(rpc: Rpc, differences: &[Difference]) -> Result<bool> {
     }
 }
 
-/// Refuses an e-mail or phone number that someone else had when the rows were loaded. The unique indexes judge races.
+/// Refuses an e-mail, phone number or identifier that someone else had when the rows were loaded. The unique indexes judge races.
 fn addresses_are_free(loaded: Loaded<'_>, after: &Model, differences: &[Difference]) -> Result<()> {
     let changes = |column: Column| differences.iter().any(|difference| difference.column.as_str() == column.as_str());
     let taken = |owner: Option<Uuid>| owner.is_some_and(|owner| owner != after.id);
@@ -195,6 +213,8 @@ fn addresses_are_free(loaded: Loaded<'_>, after: &Model, differences: &[Differen
         Err(Error::EmailInUse)
     } else if changes(Column::PhoneNumber) && taken(loaded.phone_number_owner) {
         Err(Error::PhoneNumberInUse)
+    } else if changes(Column::Identifiers) && loaded.identifier_is_taken {
+        Err(Error::IdentifierInUse)
     } else {
         Ok(())
     }
@@ -220,11 +240,11 @@ pub mod tests {
     use super::*;
     use crate::{
         entity::{profile::Gender, profile_case::Status},
-        profile::change::AuditNote,
+        profile::{change::AuditNote, identifiers::Identifier},
     };
 
     pub fn author() -> Author {
-        Author { organization_id: Uuid::from_u128(1), key_id: "k".to_owned(), key_name: "test".to_owned() }
+        Author { organization_id: Uuid::from_u128(1), key_id: "k".to_owned(), key_name: "test".to_owned(), actor: None }
     }
 
     pub fn at(second: i64) -> DateTime<Utc> {
@@ -243,6 +263,11 @@ pub mod tests {
 
     pub fn change(rpc: Rpc, target: Target, edit: Edit) -> Change {
         Change { rpc, target, edit, etag: None, claim: None, validate_only: false, audit: AuditNote::default() }
+    }
+
+    /// Sets these columns.
+    pub const fn set(columns: Vec<(Column, Value)>) -> Edit {
+        Edit::Set { columns, identifiers: Vec::new() }
     }
 
     fn report(case: &str, status: Status, second: i64) -> profile_case::Model {
@@ -275,7 +300,7 @@ pub mod tests {
                 for locked in [false, true] {
                     let before = Model { locked, role, ..profile(2) };
                     let verdicts = columns.iter().map(|column| {
-                        let edit = Edit::Columns(vec![(*column, new_value(*column))]);
+                        let edit = set(vec![(*column, new_value(*column))]);
                         let change = change(rpc, Target::Id(before.id), edit);
                         let loaded = Loaded { profile: Some(&before), ..Loaded::default() };
                         match decide(loaded, &author(), &change, at(1)) {
@@ -338,8 +363,7 @@ pub mod tests {
     #[test]
     fn what_a_change_is_about_decides_in_the_order_of_the_contract() {
         let before = Model { locked: true, role: Role::Admin, ..profile(2) };
-        let edit =
-            || Edit::Columns(vec![(Column::Dob, new_value(Column::Dob)), (Column::Email, new_value(Column::Email))]);
+        let edit = || set(vec![(Column::Dob, new_value(Column::Dob)), (Column::Email, new_value(Column::Email))]);
         let mut update = change(Rpc::UpdateProfile, Target::Id(before.id), edit());
         update.etag = Some("\"9\"".to_owned());
         update.claim = Some(Claim { request_id: "r".to_owned(), payload_sha256: vec![1] });
@@ -376,6 +400,35 @@ pub mod tests {
         ");
     }
 
+    #[test]
+    fn an_etag_is_judged_before_the_number_of_identifiers_and_that_before_their_owners() {
+        let pair = |n: usize| Identifier { system: "mrn".to_owned(), value: n.to_string() };
+        let has =
+            |count: usize| Model { identifiers: identifiers::column(&(0..count).map(pair).collect()), ..profile(2) };
+        let reason = |before: &Model, added: usize, etag: &str, identifier_is_taken: bool| {
+            let edit = Edit::Set { columns: Vec::new(), identifiers: vec![pair(added)] };
+            let add = change(Rpc::AddIdentifier, Target::Id(before.id), edit);
+            let loaded = Loaded { profile: Some(before), identifier_is_taken, ..Loaded::default() };
+            match decide(loaded, &author(), &Change { etag: Some(etag.to_owned()), ..add }, at(1)) {
+                Ok(decision) => decision.revision.map_or("unchanged", |_| "changed").to_owned(),
+                Err(error) => error.to_string(),
+            }
+        };
+        insta::assert_snapshot!([
+            reason(&has(20), 20, "\"9\"", true),
+            reason(&has(20), 20, "\"1\"", true),
+            reason(&has(20), 19, "\"1\"", false),
+            reason(&has(19), 19, "\"1\"", true),
+            reason(&has(19), 19, "\"1\"", false),
+        ].join("\n"), @r"
+        The etag is not the profile's current one. Read the profile again.
+        The profile may have 20 identifiers at the most. Remove one first.
+        unchanged
+        Unable to use this identifier. Please use a different one
+        changed
+        ");
+    }
+
     proptest! {
         #[test]
         fn a_revision_has_its_history_and_the_same_change_again_is_none(
@@ -383,7 +436,7 @@ pub mod tests {
             second in -5..5i64,
         ) {
             let before = profile(2);
-            let edit = Edit::Columns(columns.iter().map(|column| (*column, new_value(*column))).collect());
+            let edit = set(columns.iter().map(|column| (*column, new_value(*column))).collect());
             let patch = change(Rpc::PatchProfile, Target::Id(before.id), edit);
             let loaded = Loaded { profile: Some(&before), ..Loaded::default() };
             let decision = decide(loaded, &author(), &patch, at(second)).expect("a decision");

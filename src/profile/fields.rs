@@ -1,14 +1,20 @@
 //! The rule of each field, and all violations of a request at once.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use sea_orm::{ActiveEnum as _, IdenStatic as _, Value};
 use uuid::Uuid;
 
+use super::identifiers::{Identifier, MOST};
 use crate::{
     entity::profile::{Column, Gender, Role},
     error::{Error, Result, Violation},
     value::{self, Rule},
 };
+
+/// How many violations a request is told of at the most: an error travels in headers, which clients limit.
+const NAMED_VIOLATIONS: usize = 20;
 
 /// Judges the values of a request and gathers every violation. A value that broke its rule is its type's default, and
 /// goes nowhere: `finish` refuses the whole request.
@@ -61,9 +67,42 @@ impl Input {
         columns
     }
 
+    /// What a system calls a person. Violations name their fields after this prefix.
+    pub fn identifier(&mut self, prefix: &str, system: &str, value: &str) -> Identifier {
+        Identifier {
+            system: self.required(&format!("{prefix}system"), system, value::system),
+            value: self.required(&format!("{prefix}value"), value, value::name_there),
+        }
+    }
+
+    /// What systems call a person, by system and value: the same pair twice counts once.
+    pub fn identifiers(&mut self, field: &str, sent: &[(String, String)]) -> Vec<Identifier> {
+        let distinct: BTreeSet<_> =
+            sent.iter().map(|(system, value)| [system, value].map(|text| value::clean(text))).collect();
+        if distinct.len() > MOST {
+            self.judge::<()>(field, Err(Rule::TooMany(MOST)));
+        }
+        let judged = sent.iter().enumerate();
+        judged.map(|(n, (system, value))| self.identifier(&format!("{field}[{n}]."), system, value)).collect()
+    }
+
     /// What was made of the values, unless one of them broke its rule.
     pub fn finish<T>(self, made: T) -> Result<T> {
-        if self.violations.is_empty() { Ok(made) } else { Err(Error::InvalidFields(self.violations)) }
+        self.and(Ok(made))
+    }
+
+    /// What was made of the rest of the request, unless a value broke its rule here or there.
+    pub fn and<T>(mut self, rest: Result<T>) -> Result<T> {
+        let made = match rest {
+            Ok(made) => Some(made),
+            Err(Error::InvalidFields(violations)) => {
+                self.violations.extend(violations);
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        self.violations.truncate(NAMED_VIOLATIONS);
+        made.filter(|_| self.violations.is_empty()).ok_or(Error::InvalidFields(self.violations))
     }
 }
 
@@ -85,6 +124,7 @@ fn stored(column: Column, text: &str, now: DateTime<Utc>) -> Result<Value, Rule>
         | Column::OrganizationId
         | Column::Revision
         | Column::Locked
+        | Column::Identifiers
         | Column::CreatedAt
         | Column::UpdatedAt => return Err(Rule::OutputOnly),
     })

@@ -9,12 +9,13 @@ use uuid::Uuid;
 use super::{
     change::{Author, Change, Edit, Target, Written},
     decide::{Decision, Loaded, decide},
+    identifiers::Identifiers,
     policy,
 };
 use crate::{
     entity::{
         profile::{Column, Model, Owner},
-        profile_case, profile_change, write_request,
+        profile_case, profile_change, profile_identifier, write_request,
     },
     error::Result,
 };
@@ -25,6 +26,8 @@ pub struct Rows {
     pub profiles: Vec<Model>,
     /// Who has the e-mails and phone numbers that the group names, as far as it is not in `profiles`.
     pub owners: Vec<Owner>,
+    /// Who has the identifiers that the group adds, as far as it is not in `profiles`.
+    pub identifiers: Vec<profile_identifier::Model>,
     pub claims: Vec<write_request::Model>,
     pub cases: Vec<profile_case::Model>,
     /// Profiles that a case locks which is not in `cases`.
@@ -73,13 +76,15 @@ impl Saving {
     }
 }
 
-/// A profile's new row, its history since the one that was loaded, and the claims that go with it.
+/// A profile's new row, its history since the one that was loaded, and what else is saved with it.
 pub struct Revised {
     pub profile: Model,
     /// The revision that was loaded; 0 where the profile is new.
     pub expected: i64,
     pub history: Vec<profile_change::Model>,
     pub claims: Vec<write_request::Model>,
+    pub added: Vec<profile_identifier::Model>,
+    pub removed: Vec<profile_identifier::Model>,
 }
 
 /// A group while it is decided.
@@ -89,6 +94,7 @@ pub struct Group {
     emails: HashMap<String, (Uuid, Uuid)>,
     /// The profile that has a phone number, as loaded.
     phone_numbers: HashMap<String, Uuid>,
+    identifiers: Identifiers,
     claims: HashMap<write_request::Key, write_request::Model>,
     cases: HashMap<profile_case::Key, profile_case::Model>,
     locked_elsewhere: HashSet<Uuid>,
@@ -102,13 +108,14 @@ pub struct Group {
 
 impl Group {
     pub fn new(rows: Rows) -> Self {
-        let Rows { profiles, owners, claims, cases, locked_elsewhere } = rows;
+        let Rows { profiles, owners, identifiers, claims, cases, locked_elsewhere } = rows;
         let mut emails = HashMap::new();
         let mut phone_numbers = HashMap::new();
         for Owner { id, organization_id, email, phone_number } in owners {
             emails.extend(email.map(|email| (email, (id, organization_id))));
             phone_numbers.extend(phone_number.map(|number| (number, id)));
         }
+        let identifiers = Identifiers::new(&identifiers, &profiles);
         for profile in &profiles {
             emails.extend(profile.email.clone().map(|email| (email, (profile.id, profile.organization_id))));
             phone_numbers.extend(profile.phone_number.clone().map(|number| (number, profile.id)));
@@ -117,6 +124,7 @@ impl Group {
             profiles: profiles.into_iter().map(|profile| (profile.id, profile)).collect(),
             emails,
             phone_numbers,
+            identifiers,
             claims: claims.into_iter().map(|claim| (claim.key(), claim)).collect(),
             cases: cases.into_iter().map(|case| (case.key(), case)).collect(),
             locked_elsewhere: locked_elsewhere.into_iter().collect(),
@@ -166,6 +174,7 @@ impl Group {
                 let (column, text) = address;
                 !self.touched.is_empty() && self.touched.contains(&(column.as_str(), text.to_owned()))
             })
+            || self.identifiers.belong_into_the_next_group(&change.edit, author.organization_id)
     }
 
     /// What there is for this change, with what the changes before it leave.
@@ -192,6 +201,8 @@ impl Group {
                 _ => loaded.phone_number_owner = self.phone_numbers.get(text).copied(),
             }
         }
+        loaded.identifier_is_taken =
+            self.identifiers.is_taken(&change.edit, organization, profile.map(|profile| profile.id));
         if let Edit::Case(report) = &change.edit {
             let key = report.key();
             loaded.case = self.cases.get(&key);
@@ -207,7 +218,7 @@ impl Group {
     fn seen(&self, profile: Option<Uuid>, change: &Change) -> Dependency {
         let reported = match &change.edit {
             Edit::Case(report) => self.reported.contains(&report.key()),
-            Edit::Columns(_) => false,
+            Edit::Set { .. } | Edit::Remove(_) => false,
         };
         match profile.filter(|id| self.revised.contains_key(id)) {
             Some(id) => Dependency::Profile(id),
@@ -230,13 +241,21 @@ impl Group {
         if let Some(revision) = revision {
             let before = self.profiles.insert(id, revision.profile.clone());
             self.touch(before.as_ref(), &revision.profile);
-            let expected = before.map_or(0, |before| before.revision);
-            let fresh =
-                || Revised { profile: answer.profile.clone(), expected, history: Vec::new(), claims: Vec::new() };
+            let (added, removed) = self.identifiers.follow(before.as_ref(), &revision.profile);
+            let fresh = || Revised {
+                profile: answer.profile.clone(),
+                expected: before.map_or(0, |before| before.revision),
+                history: Vec::new(),
+                claims: Vec::new(),
+                added: Vec::new(),
+                removed: Vec::new(),
+            };
             let revised = self.revised.entry(id).or_insert_with(fresh);
             revised.profile = revision.profile;
             revised.history.push(revision.history);
             revised.claims.extend(claim);
+            revised.added.extend(added);
+            revised.removed.extend(removed);
             depends_on = Dependency::Profile(id);
         } else if let Some(claim) = claim {
             if let Some(revised) = self.revised.get_mut(&id) {
@@ -282,8 +301,8 @@ pub fn target_address(change: &Change) -> Option<(Column, &str)> {
 /// The e-mail and the phone number that a change sets: each has one owner.
 pub fn wanted_addresses(change: &Change) -> impl Iterator<Item = (Column, &str)> {
     let columns = match &change.edit {
-        Edit::Columns(columns) => columns.as_slice(),
-        Edit::Case(_) => &[],
+        Edit::Set { columns, identifiers: _ } => columns.as_slice(),
+        Edit::Remove(_) | Edit::Case(_) => &[],
     };
     columns.iter().filter_map(|(column, value)| match (column, value) {
         (Column::Email | Column::PhoneNumber, Value::String(Some(text))) => Some((*column, text.as_str())),
@@ -298,7 +317,11 @@ mod tests {
     use super::{super::decide::tests, *};
     use crate::{
         error::Error,
-        profile::{change::Claim, policy::Rpc},
+        profile::{
+            change::Claim,
+            identifiers::{self, Identifier},
+            policy::Rpc,
+        },
     };
 
     /// The tables, as far as changes need them.
@@ -307,6 +330,7 @@ mod tests {
         profiles: HashMap<Uuid, Model>,
         claims: Vec<write_request::Model>,
         history: Vec<(Uuid, i64, String)>,
+        identifiers: HashMap<profile_identifier::Key, Uuid>,
     }
 
     impl Tables {
@@ -325,7 +349,18 @@ mod tests {
                 }
             }
             let Saving { created, updated, claims, cases: _ } = group.into_saving();
-            for Revised { profile, expected, history, claims } in created.into_iter().chain(updated) {
+            let one_of_both = |revised: &[Revised]| {
+                revised.iter().all(|revised| revised.added.is_empty())
+                    || revised.iter().all(|revised| revised.removed.is_empty())
+            };
+            assert!(one_of_both(&created) && one_of_both(&updated), "a statement adds and removes identifiers");
+            for Revised { profile, expected, history, claims, added, removed } in created.into_iter().chain(updated) {
+                for row in removed {
+                    assert_eq!(self.identifiers.remove(&row.key()), Some(profile.id));
+                }
+                for row in added {
+                    assert_eq!(self.identifiers.insert(row.key(), profile.id), None);
+                }
                 assert_eq!(self.profiles.get(&profile.id).map_or(0, |stored| stored.revision), expected);
                 assert_eq!(profile.revision, expected + i64::try_from(history.len()).expect("a small number"));
                 self.history.extend(history.into_iter().map(|row| (row.profile_id, row.revision, row.fields)));
@@ -333,6 +368,11 @@ mod tests {
                 self.profiles.insert(profile.id, profile);
             }
             self.claims.extend(claims);
+            let keys = |profile: &Model| {
+                let (organization, id) = (profile.organization_id, profile.id);
+                identifiers::of(profile).into_iter().map(move |identifier| (identifier.key(organization), id))
+            };
+            assert_eq!(self.profiles.values().flat_map(keys).collect::<HashMap<_, _>>(), self.identifiers);
             for (column, text) in
                 self.profiles.values().flat_map(|profile| [&profile.email, &profile.phone_number]).enumerate()
             {
@@ -350,14 +390,14 @@ mod tests {
         result.map_or_else(
             |error: Error| error.to_string(),
             |written| {
-                let Model { id, revision, email, phone_number, city, .. } = written.profile;
-                format!("{id} {revision} {email:?} {phone_number:?} {city:?}")
+                let Model { id, revision, email, phone_number, city, identifiers, .. } = written.profile;
+                format!("{id} {revision} {email:?} {phone_number:?} {city:?} {identifiers:?}")
             },
         )
     }
 
     /// What a change does, in small numbers: addresses and request ids are meant to meet. It has a `Debug`, as changes do not.
-    type Drawn = (Rpc, u8, Option<Option<u8>>, Option<Option<u8>>, Option<u8>, Option<(u8, u8)>, bool);
+    type Drawn = (Rpc, u8, Option<Option<u8>>, Option<Option<u8>>, Option<u8>, Option<(u8, u8)>, bool, Vec<u8>);
 
     fn drawn() -> impl Strategy<Value = Drawn> {
         let rpc = proptest::sample::select(vec![
@@ -365,13 +405,17 @@ mod tests {
             Rpc::PatchProfile,
             Rpc::CreateProfile,
             Rpc::UpdateProfile,
+            Rpc::AddIdentifier,
+            Rpc::RemoveIdentifier,
         ]);
         let address = || proptest::option::weighted(0.5, proptest::option::weighted(0.8, 0..3u8));
         let claim = proptest::option::weighted(0.3, (0..3u8, 0..2u8));
-        (rpc, 0..3u8, address(), address(), proptest::option::of(0..2u8), claim, prop::bool::weighted(0.1))
+        let identifiers = proptest::collection::vec(0..3u8, 1..3);
+        let city = proptest::option::of(0..2u8);
+        (rpc, 0..3u8, address(), address(), city, claim, prop::bool::weighted(0.1), identifiers)
     }
 
-    fn change(number: usize, (rpc, person, email, phone, city, claim, validate_only): Drawn) -> Change {
+    fn change(number: usize, (rpc, person, email, phone, city, claim, validate_only, identifiers): Drawn) -> Change {
         let target = match rpc {
             Rpc::CreateProfile => Target::New(Uuid::from_u128(100 + number as u128)),
             Rpc::UpdateProfile => Target::Email { email: format!("e{person}"), sent: String::new().into() },
@@ -382,9 +426,17 @@ mod tests {
         let phone = phone.map(|phone| (Column::PhoneNumber, text("p", phone)));
         let city = city.map(|city| (Column::City, text("c", Some(city))));
         let columns = [email, phone, city].into_iter().flatten().collect();
+        let pair = |value: &u8| Identifier { system: "mrn".to_owned(), value: value.to_string() };
+        let identifiers: Vec<_> = identifiers.iter().map(pair).collect();
+        let edit = match rpc {
+            Rpc::CreateProfile => Edit::Set { columns, identifiers },
+            Rpc::AddIdentifier => Edit::Set { columns: Vec::new(), identifiers },
+            Rpc::RemoveIdentifier => Edit::Remove(identifiers[0].clone()),
+            _ => tests::set(columns),
+        };
         let claim = claim.filter(|_| !validate_only);
         let claim = claim.map(|(id, payload)| Claim { request_id: id.to_string(), payload_sha256: vec![payload] });
-        Change { claim, validate_only, ..tests::change(rpc, target, Edit::Columns(columns)) }
+        Change { claim, validate_only, ..tests::change(rpc, target, edit) }
     }
 
     proptest! {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     change::{Author, Change, Edit},
+    identifiers::{self, Identifier},
     policy::{self, Editable},
 };
 use crate::{
@@ -25,13 +26,26 @@ pub struct Difference {
 /// What changes, by value: a column that is set to what it has is no change.
 pub fn differences(before: Option<&Model>, after: &Model) -> Result<Vec<Difference>> {
     let (mut old, mut new) = (before.map_or_else(|| Ok(Map::new()), columns)?, columns(after)?);
-    let compare = |column: Column| Difference {
-        column,
-        old: old.remove(column.as_str()).unwrap_or_default(),
-        new: new.remove(column.as_str()).unwrap_or_default(),
+    let compare = |column: Column| match column {
+        // What is kept of them is what was added and what was removed.
+        Column::Identifiers => Difference {
+            column,
+            old: texts(&identifiers::gained(Some(after), before)),
+            new: texts(&identifiers::gained(before, Some(after))),
+        },
+        _ => Difference {
+            column,
+            old: old.remove(column.as_str()).unwrap_or_default(),
+            new: new.remove(column.as_str()).unwrap_or_default(),
+        },
     };
     let tracked = Column::iter().filter(|column| policy::editable(*column) != Editable::Never);
     Ok(tracked.map(compare).filter(|difference| difference.old != difference.new).collect())
+}
+
+/// Identifiers, as the history keeps them: none is not there.
+fn texts(identifiers: &[Identifier]) -> Json {
+    if identifiers.is_empty() { Json::Null } else { identifiers.iter().map(Identifier::text).collect() }
 }
 
 /// A row by column, as the history keeps it: what is empty or false is not there, as in an answer.
@@ -67,11 +81,12 @@ pub fn record(
         rpc: change.rpc.name().to_owned(),
         key_id: author.key_id.clone(),
         key_name: author.key_name.clone(),
+        actor: author.actor.clone(),
         request_id: change.claim.as_ref().map(|claim| claim.request_id.clone()),
         reason: change.audit.reason.clone(),
         ticket: change.audit.ticket.clone(),
         case_id: match &change.edit {
-            Edit::Columns(_) => None,
+            Edit::Set { .. } | Edit::Remove(_) => None,
             Edit::Case(report) => Some(report.case_id.clone()),
         },
         lock_overridden,
@@ -102,21 +117,30 @@ pub fn field_names(fields: &str) -> impl Iterator<Item = &str> {
 /// The field changes in a row of the history.
 pub fn field_changes(fields: &str, old_values: Option<&str>, new_values: Option<&str>) -> Result<Vec<FieldChange>> {
     let (old, new) = (values(old_values)?, values(new_values)?);
-    let change = |column: &str| {
+    let (mut changes, locked) = (Vec::new(), Column::Locked.as_str());
+    for column in fields.split_ascii_whitespace() {
+        let field = if column == locked { LOCKED_FIELDS } else { column };
         // The API says what is locked, not that it is.
-        let locked = column == Column::Locked.as_str();
         let shown = |value: &Json| match value.as_str() {
-            _ if locked => locked_fields().join(","),
+            _ if column == locked => locked_fields().join(","),
             Some(text) => text.to_owned(),
             None => value.to_string(),
         };
-        FieldChange {
-            field: if locked { LOCKED_FIELDS.to_owned() } else { column.to_owned() },
-            old_value: old.get(column).map(shown),
-            new_value: new.get(column).map(shown),
+        let mut add = |old_value: Option<&Json>, new_value: Option<&Json>| {
+            let (old_value, new_value) = (old_value.map(shown), new_value.map(shown));
+            changes.push(FieldChange { field: field.to_owned(), old_value, new_value });
+        };
+        let (old, new) = (old.get(column), new.get(column));
+        match (old.and_then(Json::as_array), new.and_then(Json::as_array)) {
+            (None, None) => add(old, new),
+            // Each pair is a change of its own.
+            (lost, gained) => {
+                lost.into_iter().flatten().for_each(|pair| add(Some(pair), None));
+                gained.into_iter().flatten().for_each(|pair| add(None, Some(pair)));
+            }
         }
-    };
-    Ok(fields.split_ascii_whitespace().map(change).collect())
+    }
+    Ok(changes)
 }
 
 /// The recorded values by column; none where there were none.

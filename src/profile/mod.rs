@@ -5,4 +5,5 @@ pub mod decide;
 pub mod fields;
 pub mod group;
 pub mod history;
+pub mod identifiers;
 pub mod policy;

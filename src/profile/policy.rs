@@ -26,7 +26,7 @@ pub const fn editable(column: Column) -> Editable {
         Column::Id | Column::OrganizationId | Column::Revision | Column::CreatedAt | Column::UpdatedAt => {
             Editable::Never
         }
-        Column::Locked | Column::Role => Editable::ByItsRpc,
+        Column::Locked | Column::Role | Column::Identifiers => Editable::ByItsRpc,
         Column::FirstName | Column::LastName | Column::Dob | Column::Gender => Editable::UntilCase,
         Column::Email
         | Column::PhoneNumber
@@ -59,6 +59,8 @@ pub enum Rpc {
     ReportCaseStatus,
     CorrectProfile,
     SetProfileRole,
+    AddIdentifier,
+    RemoveIdentifier,
 }
 
 impl Rpc {
@@ -72,6 +74,8 @@ impl Rpc {
             Self::ReportCaseStatus => "CaseService/ReportCaseStatus",
             Self::CorrectProfile => "SupportService/CorrectProfile",
             Self::SetProfileRole => "SupportService/SetProfileRole",
+            Self::AddIdentifier => "ProfileIdentifierService/AddIdentifier",
+            Self::RemoveIdentifier => "ProfileIdentifierService/RemoveIdentifier",
         }
     }
 
@@ -84,7 +88,9 @@ impl Rpc {
             | Self::PatchProfile
             | Self::ReportCaseStatus
             | Self::CorrectProfile
-            | Self::SetProfileRole => true,
+            | Self::SetProfileRole
+            | Self::AddIdentifier
+            | Self::RemoveIdentifier => true,
         }
     }
 
@@ -97,7 +103,9 @@ impl Rpc {
             | Self::PatchProfile
             | Self::UpdateProfile
             | Self::ReportCaseStatus
-            | Self::SetProfileRole => false,
+            | Self::SetProfileRole
+            | Self::AddIdentifier
+            | Self::RemoveIdentifier => false,
         }
     }
 }

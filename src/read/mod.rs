@@ -13,12 +13,13 @@ pub use crate::store::name::{Filter, Position};
 use crate::{
     entity::{api_key, organization, profile, profile_change},
     error::{Error, Result},
-    store::{self, Store},
+    profile::identifiers::Identifier,
+    store::{self, Store, profile::Name},
 };
 
 /// The organization's profile.
 pub async fn profile(profiles: &Profiles, organization: Uuid, id: Uuid) -> Result<profile::Model> {
-    profiles.find(organization, id).await?.ok_or(Error::ProfileNotFound(Some(id)))
+    profiles.find(organization, Name::Id(id)).await?.ok_or(Error::ProfileNotFound(Some(id)))
 }
 
 /// The organization's profiles with these ids, and the ids of which it has none: in the order of the ids, each once.
@@ -60,13 +61,20 @@ pub async fn count(store: &Store, organization: Uuid, filter: &Filter, most: i32
 pub enum Contact {
     Email(String),
     PhoneNumber(String),
+    Identifier(Identifier),
 }
 
-/// The organization's profile with exactly this e-mail or phone number.
-pub async fn profile_by(store: &Store, organization: Uuid, contact: &Contact) -> Result<profile::Model> {
+/// The organization's profile with exactly this e-mail, phone number or identifier.
+pub async fn profile_by(
+    store: &Store,
+    profiles: &Profiles,
+    organization: Uuid,
+    contact: Contact,
+) -> Result<profile::Model> {
     let found = match contact {
-        Contact::Email(email) => store::profile::find_by_email(store, organization, email).await?,
-        Contact::PhoneNumber(number) => store::profile::find_by_phone(store, organization, number).await?,
+        Contact::Email(email) => store::profile::find_by_email(store, organization, &email).await?,
+        Contact::PhoneNumber(number) => store::profile::find_by_phone(store, organization, &number).await?,
+        Contact::Identifier(identifier) => profiles.find(organization, Name::Identifier(identifier)).await?,
     };
     found.ok_or(Error::ProfileNotFound(None))
 }

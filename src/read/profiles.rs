@@ -1,4 +1,4 @@
-//! Profiles by id. Reads that wait at the same moment are answered by one query, which is most of what they cost.
+//! Profiles by id and by identifier. Reads that wait at the same moment are answered by one query of each kind, which is most of what they cost.
 //!
 //! A query begins after every read that it answers has come, and nothing is kept: no answer is ever stale.
 
@@ -12,7 +12,7 @@ use crate::{
     entity::profile::Model,
     error::{Error, Result},
     queue::{Item, Lane, Queue, Sender, Taken},
-    store::{self, KEPT, PinnedConnection, Store},
+    store::{self, KEPT, PinnedConnection, Store, profile::Name},
 };
 
 /// How reads become queries.
@@ -35,7 +35,7 @@ impl Default for Batches {
 /// A profile that is asked for, and who waits for it.
 struct Read {
     organization: Uuid,
-    id: Uuid,
+    name: Name,
     answer: oneshot::Sender<Result<Option<Model>>>,
 }
 
@@ -64,11 +64,11 @@ impl Profiles {
         Self { queue: Arc::new(sender) }
     }
 
-    /// The organization's profile.
-    pub async fn find(&self, organization: Uuid, id: Uuid) -> Result<Option<Model>> {
+    /// The organization's profile with this name.
+    pub async fn find(&self, organization: Uuid, name: Name) -> Result<Option<Model>> {
         let panicked = || Error::Internal("a query of many profiles panicked".to_owned());
         let (answer, answered) = oneshot::channel();
-        self.queue.push(Read { organization, id, answer }).map_err(|_| panicked())?;
+        self.queue.push(Read { organization, name, answer }).map_err(|_| panicked())?;
         store::in_time(async { answered.await.map_err(|_| panicked())? }).await
     }
 }
@@ -99,14 +99,14 @@ async fn work(store: Store, queue: Arc<Queue<Read>>, most: usize) {
 /// Answers the reads whose callers still wait.
 async fn answer(store: &Store, kept: Option<PinnedConnection>, reads: Vec<Read>) -> Option<PinnedConnection> {
     let mut waiting = HashMap::<_, Vec<_>>::new();
-    for Read { organization, id, answer } in reads.into_iter().filter(|read| !read.is_abandoned()) {
-        waiting.entry((organization, id)).or_default().push(answer);
+    for Read { organization, name, answer } in reads.into_iter().filter(|read| !read.is_abandoned()) {
+        waiting.entry((organization, name)).or_default().push(answer);
     }
     if waiting.is_empty() {
         return kept;
     }
-    let ids: Vec<_> = waiting.keys().map(|(_, id)| *id).collect();
-    match store::in_time(read(store, kept, &ids)).await {
+    let names: Vec<_> = waiting.keys().cloned().collect();
+    match store::in_time(read(store, kept, &names)).await {
         Ok((connection, found)) => {
             for (key, profile) in found {
                 let callers = waiting.remove(&key).unwrap_or_default();
@@ -129,16 +129,20 @@ async fn answer(store: &Store, kept: Option<PinnedConnection>, reads: Vec<Read>)
     }
 }
 
-type Found = Vec<((Uuid, Uuid), Result<Model>)>;
+type Found = Vec<((Uuid, Name), Result<Model>)>;
 
 /// Reads profiles from a connection that works: a kept one may have broken since.
-async fn read(store: &Store, mut kept: Option<PinnedConnection>, ids: &[Uuid]) -> Result<(PinnedConnection, Found)> {
+async fn read(
+    store: &Store,
+    mut kept: Option<PinnedConnection>,
+    names: &[(Uuid, Name)],
+) -> Result<(PinnedConnection, Found)> {
     loop {
         let mut connection = match kept.take() {
             Some(kept) => kept,
             None => store.read_connection().await?,
         };
-        match store::profile::read(&mut connection, ids).await {
+        match store::profile::read(&mut connection, names).await {
             Ok(found) => return Ok((connection, found)),
             Err(_) if connection.is_broken() => {}
             Err(error) => return Err(error),

@@ -44,6 +44,7 @@ use crate::{
     },
     profile::change::Author,
     scope::Scope,
+    telemetry,
     write::Permit,
 };
 
@@ -195,7 +196,10 @@ impl Admission {
     async fn authenticate(&self, headers: &HeaderMap, scope: Option<Scope>, peer: &Peer) -> Result<Author> {
         let presented = auth::presented(headers)?;
         let key = self.keys.authenticate(&presented, scope, peer, clock::now()).await?;
-        Ok(Author { organization_id: key.organization_id, key_id: key.id, key_name: key.name })
+        // What is no actor stays out of the log; the handler refuses it, with whatever else is wrong.
+        let actor = auth::actor(headers).ok().flatten();
+        actor.iter().for_each(telemetry::note_actor);
+        Ok(Author { organization_id: key.organization_id, key_id: key.id, key_name: key.name, actor })
     }
 
     /// The request with its whole message.

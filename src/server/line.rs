@@ -49,6 +49,7 @@ impl LogLine {
             request_id,
             key_id = Empty,
             key_state = Empty,
+            actor = Empty,
             profile_id = Empty,
             profiles = Empty,
             profile_ids = Empty,

@@ -107,7 +107,7 @@ pub fn spoils_the_session(code: &str) -> bool {
     ends_the_session(code) || matches!(code, "25006" | "0A000")
 }
 
-/// The e-mail or phone number that someone else has, or what two writes stored first at the same moment: the second finds
+/// The e-mail, phone number or identifier that someone else has, or what two writes stored first at the same moment: the second finds
 /// it when it tries again. PostgreSQL names the index, SQLite the column.
 fn unique_violation(error: &DbErr) -> Option<Error> {
     let Some(SqlErr::UniqueConstraintViolation(message)) = error.sql_err() else { return None };
@@ -115,6 +115,8 @@ fn unique_violation(error: &DbErr) -> Option<Error> {
         Some(Error::EmailInUse)
     } else if message.contains("profile_phone_number_key") || message.contains("profile.phone_number") {
         Some(Error::PhoneNumberInUse)
+    } else if message.contains("profile_identifier") {
+        Some(Error::IdentifierInUse)
     } else if message.contains("write_request") || message.contains("profile_case") {
         let cause = "another write was first with the same request id or case".to_owned();
         Some(Error::TransactionConflict { cause, retryable: true })

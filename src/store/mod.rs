@@ -8,6 +8,7 @@ pub mod copy;
 pub mod failure;
 pub mod feed;
 pub mod history;
+pub mod identifier;
 pub mod key;
 pub mod name;
 pub mod organization;

@@ -6,10 +6,11 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{PinnedConnection, Store, rows::Sql};
+use super::{PinnedConnection, Store, identifier, rows::Sql};
 use crate::{
     entity::profile::{Column, Entity, Model, Owner},
     error::{Error, Result},
+    profile::identifiers::Identifier,
 };
 
 /// The organization's profile with this e-mail.
@@ -47,17 +48,51 @@ pub async fn find_all(store: &Store, organization: Uuid, ids: &[Uuid]) -> Result
     Ok(found)
 }
 
-/// The profiles with these ids by organization and id, of whichever organization: who asks for many compares both. A row
-/// that cannot be read is an error of its own.
-pub async fn read(connection: &mut PinnedConnection, ids: &[Uuid]) -> Result<Vec<((Uuid, Uuid), Result<Model>)>> {
-    let mut sql = select(connection.backend());
-    sql.is_in("id", ids);
-    let rows = connection.fetch(sql.build()).await?;
-    let read = |row: &QueryResult| {
-        let key = (row.try_get("", Column::OrganizationId.as_str())?, row.try_get("", Column::Id.as_str())?);
-        Ok((key, Model::from_query_result(row, "").map_err(Error::from)))
+/// What a profile is found by, within its organization.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Name {
+    Id(Uuid),
+    Identifier(Identifier),
+}
+
+/// The profiles with these names by organization and name; those with these ids of whichever organization: who asks for
+/// many compares both. A row that cannot be read is an error of its own.
+pub async fn read(
+    connection: &mut PinnedConnection,
+    names: &[(Uuid, Name)],
+) -> Result<Vec<((Uuid, Name), Result<Model>)>> {
+    let (mut ids, mut identifiers) = (Vec::new(), Vec::new());
+    for (organization, name) in names {
+        match name {
+            Name::Id(id) => ids.push(*id),
+            Name::Identifier(identifier) => identifiers.push(identifier.key(*organization)),
+        }
+    }
+    let mut found = Vec::with_capacity(names.len());
+    let mut add = |row: &QueryResult, name: Name| {
+        let organization = row.try_get("", Column::OrganizationId.as_str())?;
+        found.push(((organization, name), Model::from_query_result(row, "").map_err(Error::from)));
+        Ok::<_, Error>(())
     };
-    rows.iter().map(read).collect()
+    if !ids.is_empty() {
+        let mut sql = select(connection.backend());
+        sql.is_in("id", &ids);
+        for row in &connection.fetch(sql.build()).await? {
+            add(row, Name::Id(row.try_get("", Column::Id.as_str())?))?;
+        }
+    }
+    if !identifiers.is_empty() {
+        let mut sql = Sql::new(connection.backend());
+        sql.push("SELECT ").columns::<Entity>("p.").push(", i.system, i.value FROM profile_identifier i ");
+        sql.push("JOIN profile p ON p.id = i.profile_id WHERE ");
+        let keys = identifier::values(&identifiers);
+        sql.tuple_is_in("i.organization_id, i.system, i.value", identifier::KEY, &keys);
+        for row in &connection.fetch(sql.build()).await? {
+            let (system, value) = (row.try_get("", "system")?, row.try_get("", "value")?);
+            add(row, Name::Identifier(Identifier { system, value }))?;
+        }
+    }
+    Ok(found)
 }
 
 /// The profiles with these ids or e-mails, of whichever organization.

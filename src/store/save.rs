@@ -11,12 +11,13 @@ use uuid::Uuid;
 use super::{
     PinnedConnection,
     failure::unsaved,
+    identifier,
     rows::{Sql, pieces},
 };
 use crate::{
     entity::{
         profile::{self, Column},
-        profile_change, write_request,
+        profile_change, profile_identifier, write_request,
     },
     error::{Error, Result},
 };
@@ -31,11 +32,13 @@ pub struct Rows<'a> {
     pub expected: Vec<i64>,
     pub history: Vec<&'a profile_change::Model>,
     pub claims: Vec<&'a write_request::Model>,
+    pub added: Vec<&'a profile_identifier::Model>,
+    pub removed: Vec<&'a profile_identifier::Model>,
 }
 
 /// Stores new profiles: all of them or none.
 pub async fn create(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Result<()> {
-    let Rows { profiles, expected: _, history, claims } = rows;
+    let Rows { profiles, expected: _, history, claims, added, removed: _ } = rows;
     if connection.backend() == DbBackend::Sqlite {
         for piece in pieces(profiles) {
             let mut sql = Sql::new(DbBackend::Sqlite);
@@ -44,6 +47,7 @@ pub async fn create(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
             connection.fetch(sql.build()).await.map_err(unsaved)?;
         }
         insert_history(connection, history).await?;
+        insert::<profile_identifier::Entity>(connection, added).await?;
         return insert::<write_request::Entity>(connection, claims).await;
     }
     let mut sql = Sql::new(DbBackend::Postgres);
@@ -52,6 +56,7 @@ pub async fn create(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
     sql.push("), s AS (INSERT INTO profile (");
     named(&mut sql).push(") SELECT ");
     named(&mut sql).push(" FROM n RETURNING id)");
+    identifiers(&mut sql, added, &[]);
     beside(&mut sql, history, claims);
     connection.fetch(sql.build()).await.map_err(unsaved).map(drop)
 }
@@ -59,7 +64,7 @@ pub async fn create(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
 /// Stores the new rows of profiles, and answers which of them it has stored: those whose revision was the expected one,
 /// and which nobody else had locked.
 pub async fn update(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Result<Vec<Uuid>> {
-    let Rows { profiles, expected, history, claims } = rows;
+    let Rows { profiles, expected, history, claims, added, removed } = rows;
     if connection.backend() == DbBackend::Sqlite {
         // Nobody can have changed them: the transaction has had the one writer since they were loaded. An indexed column
         // that does not change is not set: SQLite would write its index anew.
@@ -76,6 +81,8 @@ pub async fn update(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
             updated.extend(ids(connection, sql).await?);
         }
         insert_history(connection, history).await?;
+        insert::<profile_identifier::Entity>(connection, added).await?;
+        remove(connection, removed).await?;
         insert::<write_request::Entity>(connection, claims).await?;
         return Ok(updated);
     }
@@ -88,6 +95,7 @@ pub async fn update(connection: &mut PinnedConnection, rows: &Rows<'_>) -> Resul
     sql.push("ORDER BY p.id FOR UPDATE OF p SKIP LOCKED), s AS (");
     set(&mut sql, "UPDATE profile SET ", "n.", |column| column != Column::Id.as_str());
     sql.push(" FROM n JOIN l ON l.id = n.id WHERE profile.id = l.id RETURNING profile.id)");
+    identifiers(&mut sql, added, removed);
     beside(&mut sql, history, claims);
     ids(connection, sql).await
 }
@@ -133,6 +141,23 @@ fn set(sql: &mut Sql, update: &str, source: &str, is_set: impl Fn(&str) -> bool)
     }
 }
 
+/// The identifiers that are added and removed with the profiles `s` that were stored: added in the order of their keys, or
+/// two statements that add the same ones would deadlock.
+fn identifiers(sql: &mut Sql, added: &[&profile_identifier::Model], removed: &[&profile_identifier::Model]) {
+    if !added.is_empty() {
+        sql.push(", a (").columns::<profile_identifier::Entity>("").push(") AS (");
+        sql.rows::<profile_identifier::Entity>(added, &[]).push("), j AS (INSERT INTO profile_identifier (");
+        sql.columns::<profile_identifier::Entity>("").push(") SELECT ").columns::<profile_identifier::Entity>("a.");
+        sql.push(" FROM a JOIN s ON s.id = a.profile_id ORDER BY a.organization_id, a.system, a.value)");
+    }
+    if !removed.is_empty() {
+        sql.push(", g (").columns::<profile_identifier::Entity>("").push(") AS (");
+        sql.rows::<profile_identifier::Entity>(removed, &[]).push("), k AS (DELETE FROM profile_identifier o USING g ");
+        sql.push("JOIN s ON s.id = g.profile_id WHERE o.organization_id = g.organization_id ");
+        sql.push("AND o.system = g.system AND o.value = g.value)");
+    }
+}
+
 /// What is stored beside the profiles `s` that were: their history, which waits for its place in the feed, and their claims.
 fn beside(sql: &mut Sql, history: &[&profile_change::Model], claims: &[&write_request::Model]) {
     sql.push(", h (").columns::<profile_change::Entity>("").push(") AS (");
@@ -168,6 +193,18 @@ async fn insert_history(connection: &mut PinnedConnection, history: &[&profile_c
     let changes = history.iter().map(change).collect::<Vec<_>>().join(" ");
     let mut sql = Sql::new(DbBackend::Sqlite);
     sql.push("INSERT INTO feed_pending (changes) VALUES (").bind(changes.into()).push(")");
+    connection.fetch(sql.build()).await.map_err(unsaved).map(drop)
+}
+
+/// Deletes identifiers.
+async fn remove(connection: &mut PinnedConnection, identifiers: &[&profile_identifier::Model]) -> Result<()> {
+    if identifiers.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<_> = identifiers.iter().map(|row| row.key()).collect();
+    let mut sql = Sql::new(DbBackend::Sqlite);
+    sql.push("DELETE FROM profile_identifier WHERE ");
+    sql.tuple_is_in("organization_id, system, value", identifier::KEY, &identifier::values(&keys));
     connection.fetch(sql.build()).await.map_err(unsaved).map(drop)
 }
 

@@ -100,6 +100,11 @@ pub fn note_key(id: impl Display) {
     Span::current().record("key_id", display(id));
 }
 
+/// Puts who of the caller's people acts into the call's log line.
+pub fn note_actor(actor: impl Display) {
+    Span::current().record("actor", display(actor));
+}
+
 /// Puts why a key is no longer valid into the call's log line.
 pub fn note_key_state(state: &'static str) {
     Span::current().record("key_state", state);

@@ -4,6 +4,7 @@ mod country;
 mod date;
 mod email;
 mod fold;
+mod identifier;
 mod key;
 mod phone;
 mod text;
@@ -13,6 +14,7 @@ pub use self::{
     date::date_of_birth,
     email::email,
     fold::{fold, sort_name},
+    identifier::{actor, name_there, system},
     key::KeyText,
     phone::phone_number,
     text::{clean, etag, identifier, line, lines, name, postal_code},
@@ -82,10 +84,16 @@ pub enum Rule {
     Time,
     #[error("must not be more than 5 minutes ahead of the server's clock")]
     TimeAhead,
-    #[error("is required, or phone_number")]
-    EmailOrPhone,
+    #[error("is required, or phone_number or identifier")]
+    AnyContact,
     #[error("must not be negative")]
     Negative,
+    #[error("must be 1 to 100 of a-z, 0-9, `.`, `:`, `/`, `_` and `-`, such as https://hospital.example/mrn")]
+    System,
+    #[error("must not contain |")]
+    VerticalLine,
+    #[error("must be 1 to 100 of A-Z, a-z, 0-9, `.`, `_`, `:`, `/` and `-`")]
+    Actor,
     #[error("must not be set beside a resume token")]
     NotWithToken,
     #[error("is output only")]

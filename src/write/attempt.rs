@@ -25,7 +25,7 @@ use crate::{
     entity::{
         profile::Column,
         profile_case::{self, Status},
-        write_request,
+        profile_identifier, write_request,
     },
     error::{Error, Result},
     profile::{
@@ -191,7 +191,7 @@ impl Worker {
                 Ok(true) => decided.answer(),
                 Err(error @ (Error::OutcomeUnknown(_) | Error::DatabaseUnavailable(_))) => decided.fail(error),
                 // With a claim it may be a repeat whose first call was faster.
-                Err(error @ (Error::EmailInUse | Error::PhoneNumberInUse)) if alone && !claims => decided.fail(error),
+                Err(error) if error.is_in_use() && alone && !claims => decided.fail(error),
                 Ok(false) | Err(_) => self.try_locked(decided),
             }
         }
@@ -253,7 +253,7 @@ impl Worker {
                             *retryable && !decided.running.pending.is_overdue()
                         }
                         // With a claim it may be a repeat whose first call was faster.
-                        Error::EmailInUse | Error::PhoneNumberInUse => {
+                        error if error.is_in_use() => {
                             !self.excludes_others() && decided.running.pending.change.claim.is_some()
                         }
                         _ => false,
@@ -475,18 +475,21 @@ async fn load_in_transaction(connection: &mut PinnedConnection, group: &[Running
     Ok(rows)
 }
 
-/// Loads who has the addresses that the group sets, and these e-mails.
+/// Loads who has the addresses that the group sets and the identifiers that it adds, and these e-mails.
 async fn load_owners(
     connection: &mut PinnedConnection,
     wanted: &Wanted,
     emails: &[String],
     rows: &mut Rows,
 ) -> Result<()> {
-    let Wanted { set_emails, set_phone_numbers, .. } = wanted;
+    let Wanted { set_emails, set_phone_numbers, added_identifiers, .. } = wanted;
     let emails = [emails, set_emails].concat();
     if !(emails.is_empty() && set_phone_numbers.is_empty()) {
         let owners = store::profile::owners(connection, &emails, set_phone_numbers).await?;
         rows.owners.extend(owners);
+    }
+    if !added_identifiers.is_empty() {
+        rows.identifiers = store::identifier::load(connection, added_identifiers).await?;
     }
     Ok(())
 }
@@ -517,6 +520,7 @@ struct Wanted {
     /// What the changes set: each has one owner.
     set_emails: Vec<String>,
     set_phone_numbers: Vec<String>,
+    added_identifiers: Vec<profile_identifier::Key>,
     claims: Vec<write_request::Key>,
     cases: Vec<profile_case::Key>,
 }
@@ -538,6 +542,8 @@ impl Wanted {
                     _ => wanted.set_phone_numbers.push(text.to_owned()),
                 }
             }
+            let added = change.edit.added().iter();
+            wanted.added_identifiers.extend(added.map(|identifier| identifier.key(organization)));
             wanted.claims.extend(change.claim_key(author));
             if let Edit::Case(report) = &change.edit {
                 wanted.cases.push(report.key());
@@ -558,6 +564,8 @@ fn rows(revised: &[Revised]) -> store::save::Rows<'_> {
         expected: revised.iter().map(|revised| revised.expected).collect(),
         history: revised.iter().flat_map(|revised| &revised.history).collect(),
         claims: revised.iter().flat_map(|revised| &revised.claims).collect(),
+        added: revised.iter().flat_map(|revised| &revised.added).collect(),
+        removed: revised.iter().flat_map(|revised| &revised.removed).collect(),
     }
 }
 

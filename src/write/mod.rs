@@ -78,7 +78,7 @@ impl Writer {
         let state = Arc::new(SendState::default());
         let pending = Pending {
             lane: match &change.edit {
-                Edit::Columns(_) => Lane::Groups,
+                Edit::Set { .. } | Edit::Remove(_) => Lane::Groups,
                 Edit::Case(_) => self.locked, // a report that changes no profile is seen by no revision
             },
             profile: target_profile(&change),

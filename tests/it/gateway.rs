@@ -121,7 +121,8 @@ fn is_mask(field: &FieldDescriptor) -> bool {
     matches!(field.kind(), Kind::Message(message) if message.name() == "FieldMask")
 }
 
-/// What the filter must know of a field: its type, the names of its values, the empty one first, or that it is ignored.
+/// What the filter must know of a field: its type, in brackets where there may be many, the names of its values, the empty
+/// one first, or that it is ignored.
 fn kind(field: &FieldDescriptor) -> String {
     match field.kind() {
         _ if is_output(field) => quoted("output"),
@@ -131,6 +132,7 @@ fn kind(field: &FieldDescriptor) -> String {
             let values: Vec<_> = values.values().map(|value| quoted(value.name())).collect();
             format!("{{ {} }}", values.join(", "))
         }
+        Kind::Message(message) if field.is_list() => quoted(&format!("[{}]", message.name())),
         Kind::Message(message) => quoted(message.name()),
         other => panic!("teach deploy/envoy/rest.lua what {other:?} is"),
     }

@@ -5,8 +5,8 @@ use serde_json::{Value as Json, json};
 use tonic::Code;
 
 use crate::{
-    harness::{client, message},
-    walk::{change_of, writing_rpcs},
+    harness::{Client, client, message},
+    walk::{change_of, to_change, writing_rpcs},
 };
 
 const CREATE: &str = "ProfileService/CreateProfile";
@@ -68,7 +68,7 @@ async fn a_profiles_life_is_told_from_the_newest_change_to_its_creation() {
 async fn no_writing_rpc_leaves_the_history_out() {
     let (_service, north) = client().await;
     for rpc in writing_rpcs() {
-        let ada = north.person(json!({ "email": format!("{}@example.com", rpc.replace('/', ".")) })).await;
+        let ada = north.person(to_change(&rpc)).await;
         let answer = north.call(&rpc, change_of(&rpc, &ada)).await.expect(&rpc);
         let changed = if rpc == CREATE { answer } else { north.get(&ada).await.expect("the profile") };
         let newest = north.changes(&changed).await.remove(0);
@@ -158,4 +158,73 @@ async fn a_page_has_256_kib_at_the_most_and_the_next_one_goes_on_there() {
     }
     let all: Vec<_> = (1..=81).rev().map(|revision| json!(revision.to_string())).collect();
     assert_eq!(revisions, all);
+}
+
+#[tokio::test]
+async fn the_history_says_who_of_the_callers_people_acted() {
+    let (service, north) = client().await;
+    let acting = async |actors: &[&str]| {
+        let key = service.key("north", &["profiles.read", "profiles.write", "support", "cases.report"]);
+        let actors = actors.iter().map(|actor| ("x-actor", (*actor).to_owned()));
+        Client::with_metadata(service.channel().await, [("cv-api-key", key)].into_iter().chain(actors).collect())
+    };
+    let of_north = acting(&["sso/north:Ada-L_1.2"]).await;
+    for rpc in writing_rpcs() {
+        let ada = north.person(to_change(&rpc)).await;
+        let answer = of_north.call(&rpc, change_of(&rpc, &ada)).await.expect(&rpc);
+        let changed = if rpc == CREATE { answer } else { ada };
+        let changes = north.changes(&changed).await;
+        assert_eq!(changes[0]["actor"], "sso/north:Ada-L_1.2", "{rpc}");
+        assert!(rpc == CREATE || changes[1].get("actor").is_none(), "{rpc}");
+    }
+    let ada = north.person(json!({})).await;
+    acting(&["ada", " ada "]).await.patch(&ada, json!({ "city": "Rome" })).await.expect("the same twice");
+    assert_eq!(north.changes(&ada).await[0]["actor"], "ada");
+    for actors in [&[""][..], &["ada@example.com"], &["Ada Byron"], &["ada", "eve"], &[&"a".repeat(101)]] {
+        let refused = acting(actors).await.patch(&ada, json!({ "dob": "x" })).await.expect_err("no actor");
+        let told = [("x-actor", "INVALID_ACTOR"), ("profile.dob", "INVALID_DATE_OF_BIRTH")];
+        let reasons = refused.field_reasons.iter().map(String::as_str);
+        assert_eq!(refused.paths().into_iter().zip(reasons).collect::<Vec<_>>(), told, "{actors:?}");
+    }
+    assert_eq!(north.changes(&ada).await.len(), 2);
+}
+
+#[tokio::test]
+async fn the_log_line_of_any_call_says_who_acts_and_no_call_takes_another_text_for_it() {
+    let (mut service, north) = client().await;
+    let scopes = ["profiles.read", "profiles.list", "support"];
+    let ada = north.person(json!({})).await;
+    let key = service.key("north", &scopes);
+    for (actor, refused) in [("eve.7", false), ("eve@example.com", true)] {
+        let metadata = vec![("cv-api-key", key.clone()), ("x-actor", actor.to_owned())];
+        let eve = Client::with_metadata(service.channel().await, metadata);
+        for (rpc, request) in [
+            ("ProfileService/GetProfile", json!({ "id": ada["id"] })),
+            ("ProfileQueryService/BatchGetProfiles", json!({ "ids": [ada["id"]] })),
+            ("ProfileQueryService/LookUpProfile", json!({ "email": "nobody@example.com" })),
+            ("ProfileQueryService/ListProfiles", json!({})),
+            ("ProfileQueryService/CountProfiles", json!({})),
+            ("KeyService/GetCurrentKey", json!({})),
+            ("SupportService/FindProfile", json!({ "email": "nobody@example.com" })),
+            ("SupportService/ListProfileChanges", json!({ "id": ada["id"] })),
+        ] {
+            let paths = eve.call(rpc, request).await.map_err(|refused| refused.paths().join(" "));
+            assert_eq!(paths == Err("x-actor".to_owned()), refused, "{rpc}");
+        }
+        let watch = eve.stream("ProfileQueryService/WatchProfiles", json!({ "skipExisting": true })).await;
+        let first = match watch {
+            Ok(mut watch) => watch.next().await.map(drop),
+            Err(refused) => Err(refused),
+        };
+        assert_eq!(first.is_err_and(|error| error.paths() == ["x-actor"]), refused);
+    }
+    service.signal("TERM");
+    let (_, log) = service.end().await;
+    let calls = log.iter().map(|line| serde_json::from_str::<Json>(line).expect("JSON"));
+    let calls: Vec<_> =
+        calls.filter(|line| line["message"] == "call" && line["span"]["key_id"] == key[3..19]).collect();
+    assert_eq!(calls.len(), 18);
+    assert!(calls[..9].iter().all(|line| line["span"]["actor"] == "eve.7"));
+    assert!(calls[9..].iter().all(|line| line["span"].get("actor").is_none()));
+    assert!(!log.iter().any(|line| line.contains("eve@")), "a text that is no actor is in the log");
 }

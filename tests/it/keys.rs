@@ -80,14 +80,8 @@ async fn each_rpc_takes_exactly_the_keys_with_its_scope() {
 #[tokio::test]
 async fn what_is_not_served_yet_says_so() {
     let (_service, north) = client().await;
-    let identifier = json!({ "system": "mrn", "value": "7" });
-    let person = json!({ "firstName": "Ada", "lastName": "King", "identifiers": [identifier] });
-    for (rpc, request) in NOT_SERVED.map(|rpc| (rpc, json!({}))).into_iter().chain([
-        ("ProfileService/CreateProfile", json!({ "profile": person })),
-        ("SupportService/FindProfile", json!({ "identifier": identifier })),
-        ("ProfileQueryService/LookUpProfile", json!({ "identifier": identifier })),
-    ]) {
-        let refused = north.call(rpc, request).await.expect_err(rpc);
+    for rpc in NOT_SERVED {
+        let refused = north.call(rpc, json!({})).await.expect_err(rpc);
         assert_eq!((refused.code, refused.reason.as_str()), (Code::Unimplemented, "UNIMPLEMENTED"), "{rpc}");
     }
 }

@@ -19,6 +19,7 @@ mod export_command;
 mod gateway;
 mod group;
 mod history;
+mod identifier;
 mod input;
 mod keys;
 mod log;

@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::{
     harness::{Client, Outcome, Service, client},
-    walk::{change_of, rpcs_with},
+    walk::{change_of, rpcs_with, to_change},
 };
 
 const CREATE: &str = "ProfileService/CreateProfile";
@@ -176,11 +176,11 @@ async fn a_repeat_is_answered_although_the_lock_fell_and_the_role_changed() {
 async fn a_validation_of_any_rpc_stores_nothing() {
     let (service, north) = client().await;
     let tables = "SELECT (SELECT COUNT(*) FROM profile) + (SELECT COUNT(*) FROM profile_change) \
-                  + (SELECT COUNT(*) FROM write_request) AS number";
+                  + (SELECT COUNT(*) FROM profile_identifier) + (SELECT COUNT(*) FROM write_request) AS number";
     let rpcs = rpcs_with("validate_only");
-    assert_eq!(rpcs.len(), 6);
+    assert_eq!(rpcs.len(), 8);
     for rpc in rpcs {
-        let ada = north.person(json!({ "email": format!("{}@example.com", rpc.replace('/', ".")) })).await;
+        let ada = north.person(to_change(&rpc)).await;
         let before = service.database.number(tables).await;
         let mut request = change_of(&rpc, &ada);
         request["requestId"] = json!("r");

@@ -11,7 +11,7 @@ use crate::{
         Failure, Service, client, message,
         wire::{Wire, frame},
     },
-    walk::{change_of, writing_rpcs},
+    walk::{change_of, to_change, writing_rpcs},
 };
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn a_write_that_may_have_been_made_is_never_to_be_repeated_unless_it_can_b
     let (service, north) = client().await;
     let mut people = Vec::new();
     for number in 0..writing_rpcs().len() {
-        people.push(north.person(json!({ "email": format!("{number}@example.com") })).await);
+        people.push(north.person(to_change(&number.to_string())).await);
     }
     let key = service.key("north", &["profiles.write", "cases.report", "support"]);
     let held = service.database.hold().await;

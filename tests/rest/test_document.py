@@ -35,7 +35,7 @@ def test_the_document_has_every_field():
     names = (ROOT / "deploy/envoy/names.lua").read_text()
     fields = set(
         re.findall(r"^ +(\w+) = ", names.partition("Profile = {")[2].partition("UpdateProfileRequest")[0], re.MULTILINE)
-    ) - {"GENDER_UNSPECIFIED", "identifiers"}  # the latter is not served yet
+    ) - {"GENDER_UNSPECIFIED"}
     assert set(document["Input"]["properties"]) == fields
     answered = [document[name]["properties"] for name in ("Values", "Stored", "Date")]
     assert {name for properties in answered for name in properties} == fields

@@ -302,3 +302,59 @@ def test_a_bearer_token_is_a_key_too(north, nobody):
     ada = north.person()
     key = north.headers["cv-api-key"]
     assert nobody.get(f"/profile/{ada['id']}", headers={"authorization": f"Bearer {key}"}).json() == ada
+
+
+PAIRS = [{"system": "crm", "value": "9"}, {"system": "mrn", "value": "A-7"}]
+
+
+def test_post_takes_identifiers_and_answers_have_them_if_there_are_any(north, email):
+    body = {"firstName": "A", "lastName": "B", "email": email, "identifiers": PAIRS[::-1]}
+    created = north.post("/profile", json=body)
+    assert (created.status_code, created.json()["identifiers"]) == (201, PAIRS)
+    path = f"/profile/{created.json()['id']}"
+    assert north.get(path).json() == created.json()
+    again = north.post("/profile", json=body | {"email": ""})
+    assert (again.status_code, reason(again)) == (409, "IDENTIFIER_IN_USE")
+    updated = north.update({"email": email, "city": "Rome", "identifiers": []})
+    assert updated.json()["data"]["user"]["identifiers"] == PAIRS
+    for none in (None, [], "absent"):
+        body = {"firstName": "A", "lastName": "B"} | ({} if none == "absent" else {"identifiers": none})
+        assert "identifiers" not in north.post("/profile", json=body).json()
+
+
+def test_put_and_patch_ignore_identifiers(north):
+    created = north.person(identifiers=[{"system": "crm", "value": "10"}])
+    path = f"/profile/{created['id']}"
+    for identifiers in ([], None, PAIRS, [{"system": "NONE"}], [{}] * 21, created["identifiers"]):
+        put = north.put(path, json={"firstName": "A", "lastName": "B", "identifiers": identifiers})
+        patched = north.patch(path, json={"state": "NY", "identifiers": identifiers})
+        for answer in (put, patched):
+            assert (answer.status_code, answer.json()["identifiers"]) == (200, created["identifiers"])
+
+
+def test_what_is_wrong_with_identifiers_is_named_by_its_place(north):
+    body = {"firstName": "A", "lastName": "B", "identifiers": [PAIRS[0], {"system": "MRN", "value": "a|b"}]}
+    answer = north.post("/profile", json=body)
+    assert [(field, reason) for field, _, reason in violations(answer)] == [
+        ("identifiers[1].system", "INVALID_SYSTEM"),
+        ("identifiers[1].value", "VERTICAL_LINE"),
+    ]
+    for wrong, places in (
+        ("crm", ["identifiers"]),
+        ({}, ["identifiers"]),
+        ([None, 1, [], "crm"], [f"identifiers[{n}]" for n in range(4)]),
+        ([{"system": 1}, {"System": "crm", "value": []}], ["identifiers[0].system", "identifiers[1].System", "identifiers[1].value"]),
+    ):
+        for answer in (
+            north.post("/profile", json={"firstName": "A", "lastName": "B", "identifiers": wrong}),
+            north.put(f"/profile/{NOBODY}", json={"firstName": "A", "lastName": "B", "identifiers": wrong}),
+            north.patch(f"/profile/{NOBODY}", json={"identifiers": wrong}),
+        ):
+            assert (answer.status_code, [field for field, _, _ in violations(answer)]) == (400, places)
+
+
+def test_who_of_the_callers_people_acts_is_refused_where_it_is_no_actor(north):
+    body = {"firstName": "A", "dob": "x"}
+    answer = north.post("/profile", json=body, headers={"x-actor": "ada@example.com"})
+    assert [field for field, _, _ in violations(answer)] == ["x-actor", "lastName", "dob"]
+    assert north.post("/profile", json={"firstName": "A", "lastName": "B"}, headers={"x-actor": "ada"}).ok

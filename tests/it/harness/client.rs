@@ -157,6 +157,13 @@ impl Client {
         self.call("SupportService/SetProfileRole", request).await
     }
 
+    /// AddIdentifier or RemoveIdentifier of this profile, with these fields besides.
+    pub async fn identify(&self, verb: &str, profile: &Json, (system, value): (&str, &str), fields: Json) -> Outcome {
+        let mut request = json!({ "profileId": profile["id"], "identifier": { "system": system, "value": value } });
+        merge(&mut request, &fields);
+        self.call(&format!("ProfileIdentifierService/{verb}Identifier"), request).await
+    }
+
     /// All changes of this profile, the newest first.
     pub async fn changes(&self, profile: &Json) -> Vec<Json> {
         let request = json!({ "id": profile["id"], "pageSize": 200 });
