@@ -24,8 +24,6 @@ pub enum Error {
     MessageTooLarge(usize),
     #[error("There is no such method.")]
     UnknownMethod,
-    #[error("This is not served yet.")]
-    NotServed,
     #[error("{}", sentence(.0))]
     InvalidFields(Vec<Violation>),
     #[error(

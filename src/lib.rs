@@ -20,6 +20,7 @@ mod store;
 pub use store::{DatabaseUrl, Store};
 
 mod entity;
+pub use entity::personal;
 mod migration;
 
 mod error;

@@ -1,9 +1,11 @@
 //! The command line: parse, do, print, exit code. Results go to standard output, logs to standard error.
 
 mod backup;
+mod compact;
 mod copy;
 mod database;
 mod duration;
+mod erasures;
 mod export;
 mod key;
 mod organization;
@@ -65,6 +67,11 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Copy everything from one database into an empty one, SQLite or PostgreSQL, and read it back.
     Copy(copy::CopyArgs),
+    /// Erasures, for the time after a restore: keep them apart from the backups, and make them again.
+    #[command(subcommand)]
+    Erasures(erasures::ErasuresCommand),
+    /// Write the file of an embedded database anew, without what was deleted or overwritten. It may be served meanwhile.
+    Compact(DatabaseArgs),
     /// Bring the database's schema up to date; serving does so too.
     Migrate(DatabaseArgs),
 }
@@ -114,6 +121,8 @@ pub fn main() -> ExitCode {
             Command::Export(args) => export::run(args).await,
             Command::Backup(args) => backup::run(args).await,
             Command::Copy(args) => copy::run(args).await,
+            Command::Erasures(command) => erasures::run(command).await,
+            Command::Compact(args) => compact::run(args).await,
             Command::Migrate(args) => database::migrate(args).await,
         }
     });

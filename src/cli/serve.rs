@@ -61,6 +61,9 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let opening = async {
         let (listeners, addresses) = listen(&args.listen).await?;
         let store = args.database.open_or_create().await?;
+        if store::compact::is_due(&store).await? {
+            tracing::warn!("the database's file may hold deleted values of before: run profile-service compact once");
+        }
         if args.database.is_default() {
             greet(&store, addresses[0]).await?;
         }

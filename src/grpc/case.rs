@@ -6,7 +6,7 @@ use super::{
     Api, change,
     pb::{self, case_service_server::CaseService},
 };
-use crate::error::Error;
+use crate::{error::Error, profile::change::Written};
 
 #[tonic::async_trait]
 impl CaseService for Api {
@@ -15,7 +15,11 @@ impl CaseService for Api {
         request: Request<pb::ReportCaseStatusRequest>,
     ) -> Result<Response<pb::Case>, Status> {
         let reported = self.write(request, |request, now, author| change::report(request, now, author.organization_id));
-        let case = reported.await?.case.ok_or_else(|| Error::Internal("a report left no case".to_owned()))?;
-        Ok(Response::new(case.into()))
+        match reported.await? {
+            Written::Case(case) => Ok(Response::new(case.into())),
+            Written::Profile(_) | Written::Erasure(..) => {
+                Err(Error::Internal("a report left no case".to_owned()).into())
+            }
+        }
     }
 }

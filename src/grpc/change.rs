@@ -5,6 +5,7 @@ use std::mem::take;
 use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message;
 use prost_types::Timestamp;
+use sea_orm::ActiveEnum as _;
 use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -18,7 +19,7 @@ use crate::{
     entity::{profile::Column, profile_case},
     error::Result,
     profile::{
-        change::{AuditNote, Change, Claim, Edit, Target},
+        change::{AuditNote, Change, Claim, Edit, Erasing, Target},
         fields::Input,
         identifiers::Identifier,
         policy::Rpc,
@@ -91,6 +92,21 @@ pub fn set_role(request: pb::SetProfileRoleRequest, now: DateTime<Utc>) -> Resul
     let target = Target::Id(draft.input.id("id", &id));
     draft.columns("", vec![convert::role(role)], &etag);
     draft.audit(&reason, &ticket);
+    draft.finish(target, &request_id, validate_only)
+}
+
+/// EraseProfile: that the person is erased, and why.
+pub fn erase(request: pb::EraseProfileRequest, now: DateTime<Utc>) -> Result<Change> {
+    let mut draft = Draft::of(Rpc::EraseProfile, &request, now);
+    let pb::EraseProfileRequest { id, reason_code, ticket, etag, even_if_locked, request_id, validate_only } = request;
+    let target = Target::Id(draft.input.id("id", &id));
+    let reason_code = draft.input.judge("reason_code", convert::reason_code_in(reason_code));
+    draft.audit = AuditNote {
+        reason: Some(reason_code.to_value()),
+        ticket: draft.input.optional("ticket", &ticket, value::identifier),
+    };
+    draft.etag = draft.input.optional("etag", &etag, value::etag);
+    draft.edit = Edit::Erase(Erasing { reason_code, even_if_locked, erase_time: None });
     draft.finish(target, &request_id, validate_only)
 }
 

@@ -8,11 +8,13 @@ use super::{
     pb::{
         self,
         case::Status as PbStatus,
+        erase_profile_request::ReasonCode as PbReasonCode,
         profile::{Gender as PbGender, Role as PbRole},
     },
 };
 use crate::{
     entity::{
+        erasure::ReasonCode,
         profile::{Column, Gender, Model, Role},
         profile_case::{self, Status},
         profile_change,
@@ -22,6 +24,7 @@ use crate::{
         change::etag,
         history::{self, FieldChange},
         identifiers::{self, Identifier},
+        policy,
     },
     value::Rule,
 };
@@ -127,6 +130,17 @@ pub fn status_in(number: i32) -> Result<Status, Rule> {
     }
 }
 
+/// The reason of an erasure in a request.
+pub fn reason_code_in(number: i32) -> Result<ReasonCode, Rule> {
+    match PbReasonCode::try_from(number) {
+        Ok(PbReasonCode::RequestOfPerson) => Ok(ReasonCode::RequestOfPerson),
+        Ok(PbReasonCode::Retention) => Ok(ReasonCode::Retention),
+        Ok(PbReasonCode::CreatedByMistake) => Ok(ReasonCode::CreatedByMistake),
+        Ok(PbReasonCode::LegalOrder) => Ok(ReasonCode::LegalOrder),
+        Ok(PbReasonCode::Unspecified) | Err(_) => Err(Rule::ReasonCode),
+    }
+}
+
 const fn status_out(status: Status) -> PbStatus {
     match status {
         Status::Open => PbStatus::Open,
@@ -199,6 +213,12 @@ impl From<profile_case::Model> for pb::Case {
             status: status_out(status).into(),
             status_time: Some(timestamp(status_time)),
         }
+    }
+}
+
+impl From<profile_case::Model> for pb::ProfileCase {
+    fn from(row: profile_case::Model) -> Self {
+        Self { locks: policy::locks(row.status), case: Some(row.into()) }
     }
 }
 

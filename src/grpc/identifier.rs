@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api, answer, change,
+    Api, change,
     pb::{self, profile_identifier_service_server::ProfileIdentifierService},
 };
 
@@ -13,15 +13,13 @@ impl ProfileIdentifierService for Api {
         &self,
         request: Request<pb::AddIdentifierRequest>,
     ) -> Result<Response<pb::Profile>, Status> {
-        let added = self.write(request, |request, now, _| change::add_identifier(request, now)).await?;
-        Ok(answer(added.profile))
+        Ok(self.write_profile(request, |request, now, _| change::add_identifier(request, now)).await?)
     }
 
     async fn remove_identifier(
         &self,
         request: Request<pb::RemoveIdentifierRequest>,
     ) -> Result<Response<pb::Profile>, Status> {
-        let removed = self.write(request, |request, now, _| change::remove_identifier(request, now)).await?;
-        Ok(answer(removed.profile))
+        Ok(self.write_profile(request, |request, now, _| change::remove_identifier(request, now)).await?)
     }
 }

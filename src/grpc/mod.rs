@@ -5,6 +5,7 @@ mod case;
 mod change;
 mod codec;
 mod convert;
+mod export;
 mod identifier;
 pub mod json;
 mod key;
@@ -17,14 +18,17 @@ pub mod stream;
 mod support;
 pub mod watch;
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, metadata::MetadataValue};
 
 use self::{page::Tokens, status::Unrepeatable};
 use crate::{
     clock,
     entity::profile::Model,
-    error::Result,
+    error::{Error, Result},
     profile::{
         change::{Author, Change, Written},
         policy::Rpc,
@@ -62,11 +66,13 @@ pub struct Api {
     feed: Feed,
     writer: Writer,
     tokens: Tokens,
+    /// The turn of exports to read.
+    exports: Arc<Semaphore>,
 }
 
 impl Api {
     pub fn new(store: Store, profiles: Profiles, feed: Feed, writer: Writer) -> Self {
-        Self { store, profiles, feed, writer, tokens: Tokens::default() }
+        Self { store, profiles, feed, writer, tokens: Tokens::default(), exports: Arc::new(Semaphore::new(1)) }
     }
 
     /// The way of every write: who, what, and the one function that does it.
@@ -84,5 +90,17 @@ impl Api {
             unrepeatable.set();
         }
         self.writer.write(author, permit, change, now).await
+    }
+
+    /// As `write`, of an RPC that answers the profile.
+    async fn write_profile<T>(
+        &self,
+        request: Request<T>,
+        change: impl FnOnce(T, DateTime<Utc>, &Author) -> Result<Change>,
+    ) -> Result<Response<pb::Profile>> {
+        match self.write(request, change).await? {
+            Written::Profile(profile) => Ok(answer(profile)),
+            Written::Case(_) | Written::Erasure(..) => Err(Error::Internal("a write left no profile".to_owned())),
+        }
     }
 }

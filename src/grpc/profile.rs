@@ -13,8 +13,7 @@ type Answer = Result<Response<pb::Profile>, Status>;
 #[tonic::async_trait]
 impl ProfileService for Api {
     async fn create_profile(&self, request: Request<pb::CreateProfileRequest>) -> Answer {
-        let created = self.write(request, |request, now, _| change::create(request, now, clock::new_id())).await?;
-        Ok(answer(created.profile))
+        Ok(self.write_profile(request, |request, now, _| change::create(request, now, clock::new_id())).await?)
     }
 
     async fn get_profile(&self, request: Request<pb::GetProfileRequest>) -> Answer {
@@ -27,17 +26,14 @@ impl ProfileService for Api {
     }
 
     async fn replace_profile(&self, request: Request<pb::ReplaceProfileRequest>) -> Answer {
-        let replaced = self.write(request, |request, now, _| change::replace(request, now)).await?;
-        Ok(answer(replaced.profile))
+        Ok(self.write_profile(request, |request, now, _| change::replace(request, now)).await?)
     }
 
     async fn patch_profile(&self, request: Request<pb::PatchProfileRequest>) -> Answer {
-        let patched = self.write(request, |request, now, _| change::patch(request, now)).await?;
-        Ok(answer(patched.profile))
+        Ok(self.write_profile(request, |request, now, _| change::patch(request, now)).await?)
     }
 
     async fn update_profile(&self, request: Request<pb::UpdateProfileRequest>) -> Answer {
-        let updated = self.write(request, |request, now, _| change::update(request, now)).await?;
-        Ok(answer(updated.profile))
+        Ok(self.write_profile(request, |request, now, _| change::update(request, now)).await?)
     }
 }

@@ -40,7 +40,7 @@ const fn code(error: &Error) -> (Code, &'static str) {
     match error {
         Error::InvalidMessage => (Code::InvalidArgument, "INVALID_MESSAGE"),
         Error::MessageTooLarge(_) => (Code::OutOfRange, "MESSAGE_TOO_LARGE"),
-        Error::UnknownMethod | Error::NotServed => (Code::Unimplemented, UNIMPLEMENTED),
+        Error::UnknownMethod => (Code::Unimplemented, UNIMPLEMENTED),
         Error::InvalidFields(_) => (Code::InvalidArgument, "INVALID_FIELDS"),
         Error::InvalidUpdateMask { .. } => (Code::InvalidArgument, "INVALID_UPDATE_MASK"),
         Error::InvalidPageToken => (Code::InvalidArgument, "INVALID_PAGE_TOKEN"),
@@ -193,6 +193,7 @@ const fn field_reason(rule: Rule) -> &'static str {
         Rule::Action => "INVALID_ACTION",
         Rule::Role => "INVALID_ROLE",
         Rule::CaseStatus => "INVALID_CASE_STATUS",
+        Rule::ReasonCode => "INVALID_REASON_CODE",
         Rule::Time => "INVALID_TIME",
         Rule::TimeAhead => "TIME_AHEAD",
         Rule::Negative => "NEGATIVE",
@@ -316,6 +317,7 @@ mod tests {
     INVALID_ACTION must be UPDATE_PROFILE
     INVALID_ROLE must be USER, PROVIDER, SUPPORT or ADMIN
     INVALID_CASE_STATUS must be OPEN, ASSIGNED, IN_PROGRESS, APPROVED, REJECTED, NO_DECISION or CANCELLED
+    INVALID_REASON_CODE must be REASON_CODE_REQUEST_OF_PERSON, REASON_CODE_RETENTION, REASON_CODE_CREATED_BY_MISTAKE or REASON_CODE_LEGAL_ORDER
     INVALID_TIME must be a time between the years 1 and 9999
     TIME_AHEAD must not be more than 5 minutes ahead of the server's clock
     REQUIRED is required, or phone_number or identifier

@@ -1,16 +1,21 @@
 //! SupportService.
 
-use futures_util::stream::Empty;
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{
-    Api, answer, auth, change, page,
+    Api, answer, auth, change, convert,
+    export::Export,
+    page,
     pb::{self, find_profile_request::By, support_service_server::SupportService},
 };
 use crate::{
+    entity::erasure,
     error::{Error, Result},
-    profile::fields::Input,
+    profile::{change::Written, fields::Input},
     read::{self, Contact},
     telemetry,
     value::{self, Rule},
@@ -22,16 +27,14 @@ impl SupportService for Api {
         &self,
         request: Request<pb::CorrectProfileRequest>,
     ) -> Result<Response<pb::Profile>, Status> {
-        let corrected = self.write(request, |request, now, _| change::correct(request, now)).await?;
-        Ok(answer(corrected.profile))
+        Ok(self.write_profile(request, |request, now, _| change::correct(request, now)).await?)
     }
 
     async fn set_profile_role(
         &self,
         request: Request<pb::SetProfileRoleRequest>,
     ) -> Result<Response<pb::Profile>, Status> {
-        let set = self.write(request, |request, now, _| change::set_role(request, now)).await?;
-        Ok(answer(set.profile))
+        Ok(self.write_profile(request, |request, now, _| change::set_role(request, now)).await?)
     }
 
     async fn find_profile(&self, request: Request<pb::FindProfileRequest>) -> Result<Response<pb::Profile>, Status> {
@@ -55,25 +58,54 @@ impl SupportService for Api {
 
     async fn list_profile_cases(
         &self,
-        _request: Request<pb::ListProfileCasesRequest>,
+        request: Request<pb::ListProfileCasesRequest>,
     ) -> Result<Response<pb::ListProfileCasesResponse>, Status> {
-        Err(Error::NotServed.into())
+        let organization = auth::author(&request)?.organization_id;
+        let pb::ListProfileCasesRequest { id, page_size, page_token } = request.into_inner();
+        let mut input = Input::default();
+        let (id, size) = (input.id("id", &id), page::size(&mut input, page_size));
+        input.finish(())?;
+        telemetry::note_profile(id);
+        // Sealed: what a case system has put into its ids is not for the logs of others.
+        let list = format!("ListProfileCases\n{organization}\n{id}");
+        let after = self.tokens.open(&self.store, &list, &page_token).await?.unwrap_or_default();
+        let rows = read::cases(&self.store, &self.profiles, organization, id, after, size + 1).await?;
+        let (cases, more) = page::fill(rows.into_iter().map(|row| Ok(pb::ProfileCase::from(row))), size)?;
+        let next_page_token = match cases.last().filter(|_| more).and_then(|shown| shown.case.as_ref()) {
+            Some(case) => self.tokens.seal(&self.store, &list, &case.case_id).await?,
+            None => String::new(),
+        };
+        Ok(Response::new(pb::ListProfileCasesResponse { cases, next_page_token }))
     }
 
     async fn erase_profile(
         &self,
-        _request: Request<pb::EraseProfileRequest>,
+        request: Request<pb::EraseProfileRequest>,
     ) -> Result<Response<pb::EraseProfileResponse>, Status> {
-        Err(Error::NotServed.into())
+        let validate_only = request.get_ref().validate_only;
+        match self.write(request, |request, now, _| change::erase(request, now)).await? {
+            Written::Erasure(erasure::Model { profile_id, erase_time, .. }, _) => {
+                let erase_time = (!validate_only).then(|| convert::timestamp(erase_time));
+                Ok(Response::new(pb::EraseProfileResponse { id: profile_id.to_string(), erase_time }))
+            }
+            Written::Profile(_) | Written::Case(_) => Err(Error::Internal("nobody was erased".to_owned()).into()),
+        }
     }
 
-    type ExportProfileStream = Empty<Result<pb::ExportProfileResponse, Status>>;
+    type ExportProfileStream = BoxStream<'static, Result<pb::ExportProfileResponse, Status>>;
 
     async fn export_profile(
         &self,
-        _request: Request<pb::ExportProfileRequest>,
+        request: Request<pb::ExportProfileRequest>,
     ) -> Result<Response<Self::ExportProfileStream>, Status> {
-        Err(Error::NotServed.into())
+        let organization = auth::author(&request)?.organization_id;
+        let mut input = Input::default();
+        let id = input.id("id", &request.into_inner().id);
+        let id = input.finish(id)?;
+        telemetry::note_profile(id);
+        let (store, profiles, turn) = (self.store.clone(), self.profiles.clone(), Arc::clone(&self.exports));
+        let export = Export::begin(store, profiles, turn, organization, id).await?;
+        Ok(Response::new(export.messages().map_err(Status::from).boxed()))
     }
 }
 

@@ -209,10 +209,15 @@ impl Watch {
     }
 }
 
-/// The message of an entry; none where the profile is gone, whose erasure has a message of its own.
+/// The message of an entry; none where the profile is gone, whose erasure has a message of its own, with nothing of it.
 fn changed(entry: &Entry, cursor: Cursor, resume_token: String) -> Option<pb::WatchProfilesResponse> {
-    let Entry { place: Place { position: _, profile_id, revision, changed_at }, fields, profile } = entry;
+    let Entry { place: Place { position: _, profile_id, revision, changed_at }, rpc, fields, profile } = entry;
+    let erased = history::is_erasure(rpc);
+    if profile.is_none() && !erased {
+        return None;
+    }
     let kind = match cursor {
+        _ if erased => Kind::Erased,
         Cursor::Live(_) if *revision > 1 => Kind::Changed,
         Cursor::Live(_) | Cursor::Snapshot { .. } => Kind::Created,
     };
@@ -223,7 +228,7 @@ fn changed(entry: &Entry, cursor: Cursor, resume_token: String) -> Option<pb::Wa
         revision: *revision,
         change_time: Some(convert::timestamp(*changed_at)),
         fields: history::field_names(fields).map(str::to_owned).collect(),
-        profile: Some(profile.clone()?.into()),
+        profile: profile.clone().map(pb::Profile::from),
     })
 }
 

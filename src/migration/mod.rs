@@ -7,6 +7,10 @@ mod m20261126_000001_sort_name;
 mod m20261126_000002_feed;
 mod m20261126_000003_feed_pending;
 mod m20261126_000004_identifier;
+mod m20261126_000005_erasure;
+
+/// The `user_version` of an SQLite file that holds nothing which was deleted or overwritten without `secure_delete`.
+pub const COMPACTED: i32 = 1;
 
 /// Brings a database to the schema of this program.
 ///
@@ -26,8 +30,8 @@ impl Migrator {
     pub async fn for_database(db: &impl ConnectionTrait) -> Result<Self, DbErr> {
         let ours = Self { newer: Vec::new() };
         let applied = ours.get_migration_models(db).await?.into_iter().map(|applied| applied.version);
-        let known = ours.migrations();
-        let newer: Vec<_> = applied.filter(|name| known.iter().all(|known| known.name() != name)).collect();
+        let known = Self::known();
+        let newer: Vec<_> = applied.filter(|name| !known.contains(name)).collect();
         if !newer.is_empty() {
             tracing::warn!(migrations = newer.join(","), "the schema is of a newer program");
         }
@@ -38,12 +42,13 @@ impl Migrator {
 #[async_trait::async_trait]
 impl MigratorTraitSelf for Migrator {
     fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
-        let ours: [Box<dyn MigrationTrait>; 5] = [
+        let ours: [Box<dyn MigrationTrait>; 6] = [
             Box::new(m20261122_000001_initial::Migration),
             Box::new(m20261126_000001_sort_name::Migration),
             Box::new(m20261126_000002_feed::Migration),
             Box::new(m20261126_000003_feed_pending::Migration),
             Box::new(m20261126_000004_identifier::Migration),
+            Box::new(m20261126_000005_erasure::Migration),
         ];
         let newer = self.newer.iter().map(|name| Box::new(Newer(name.clone())) as Box<dyn MigrationTrait>);
         ours.into_iter().chain(newer).collect()

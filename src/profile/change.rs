@@ -1,11 +1,13 @@
 //! A write, as a value.
 
+use chrono::{DateTime, Utc};
 use sea_orm::Value;
 use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::{identifiers::Identifier, policy::Rpc};
 use crate::entity::{
+    erasure::{self, ReasonCode},
     profile::{Column, Model},
     profile_case, write_request,
 };
@@ -50,6 +52,17 @@ pub enum Edit {
     Remove(Identifier),
     /// How a case about the profile stands, which may lock or unlock it.
     Case(profile_case::Model),
+    /// That the person is erased.
+    Erase(Erasing),
+}
+
+/// How a person is erased.
+#[derive(Clone)]
+pub struct Erasing {
+    pub reason_code: ReasonCode,
+    pub even_if_locked: bool,
+    /// When it was done, where it is done again; now otherwise.
+    pub erase_time: Option<DateTime<Utc>>,
 }
 
 impl Edit {
@@ -57,7 +70,7 @@ impl Edit {
     pub fn added(&self) -> &[Identifier] {
         match self {
             Self::Set { columns: _, identifiers } => identifiers,
-            Self::Remove(_) | Self::Case(_) => &[],
+            Self::Remove(_) | Self::Case(_) | Self::Erase(_) => &[],
         }
     }
 }
@@ -91,10 +104,34 @@ pub struct Claim {
 
 /// What a write leaves.
 #[derive(Clone)]
-pub struct Written {
-    pub profile: Model,
-    /// The case as it is stored, where one was reported.
-    pub case: Option<profile_case::Model>,
+#[expect(clippy::large_enum_variant, reason = "most are profiles")]
+pub enum Written {
+    /// The profile as it is, or would be.
+    Profile(Model),
+    /// The reported case as it is stored.
+    Case(profile_case::Model),
+    /// The erasure, and what there was to erase.
+    Erasure(erasure::Model, Found),
+}
+
+impl Written {
+    /// The stored profile that the write was about.
+    pub fn profile_id(&self) -> Option<Uuid> {
+        match self {
+            Self::Profile(profile) => (profile.revision > 0).then_some(profile.id),
+            Self::Case(case) => Some(case.profile_id),
+            Self::Erasure(erasure, _) => Some(erasure.profile_id),
+        }
+    }
+}
+
+/// What there was to erase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    Profile,
+    /// It had been erased already.
+    Erasure,
+    Nothing,
 }
 
 /// The version of a profile, as an entity tag (RFC 7232).

@@ -5,13 +5,15 @@ use sea_orm::{IdenStatic as _, ModelTrait as _};
 use uuid::Uuid;
 
 use super::{
-    change::{Author, Change, Claim, Edit, Target, Written, etag},
+    change::{Author, Change, Claim, Edit, Found, Target, Written, etag},
+    erase::{self, Erased},
     history::{self, Difference},
     identifiers,
     policy::{self, Editable, Rpc},
 };
 use crate::{
     entity::{
+        erasure,
         profile::{Column, Model, Role},
         profile_case, profile_change, write_request,
     },
@@ -37,6 +39,8 @@ pub struct Loaded<'a> {
     pub case: Option<&'a profile_case::Model>,
     /// Whether another case locks the profile.
     pub locked_by_another_case: bool,
+    /// That the profile which the change would erase has been erased.
+    pub erasure: Option<&'a erasure::Model>,
 }
 
 /// What is stored, and what the caller is answered.
@@ -47,8 +51,17 @@ pub struct Decision {
     pub revision: Option<Revision>,
     /// The reported case, where the report supersedes what is stored.
     pub case: Option<profile_case::Model>,
+    /// What is left of a person who is erased.
+    pub erased: Option<Erased>,
     /// The claim to remember.
     pub claim: Option<write_request::Model>,
+}
+
+impl Decision {
+    /// Nothing is stored.
+    const fn answer(answer: Written) -> Self {
+        Self { answer, revision: None, case: None, erased: None, claim: None }
+    }
 }
 
 /// A new revision of a profile.
@@ -65,38 +78,68 @@ pub struct Revision {
 /// Says why nothing is stored.
 pub fn decide(loaded: Loaded<'_>, author: &Author, change: &Change, now: DateTime<Utc>) -> Result<Decision> {
     if let (Some(claim), Some(earlier)) = (&change.claim, loaded.claim) {
-        return replay(claim, earlier, loaded.profile);
+        return replay(claim, earlier, loaded, change);
+    }
+    if change.rpc == Rpc::ReplayErasure && loaded.profile.is_none() {
+        return erased_before(loaded, author, change, now);
     }
     let before = target(loaded, author, change)?;
     if change.etag.is_some() && change.etag != before.map(etag) {
         return Err(Error::EtagMismatch);
     }
+    if let (Edit::Erase(erasing), Some(before)) = (&change.edit, before) {
+        let erased = erase::erase(before, author, change, erasing, now)?;
+        let answer = Written::Erasure(erased.erasure.clone(), Found::Profile);
+        if change.validate_only {
+            return Ok(Decision::answer(answer));
+        }
+        let claim = change.claim.as_ref().map(|claim| remembered(author, change.rpc, claim, before.id, now));
+        return Ok(Decision { erased: Some(erased), claim, ..Decision::answer(answer) });
+    }
     let (mut after, case) = edited(loaded, before, author, change, now)?;
     let claim = change.claim.as_ref().map(|claim| remembered(author, change.rpc, claim, after.id, now));
     let differences = history::differences(before, &after)?;
     let stored_case = case.clone().filter(|case| loaded.case != Some(case));
+    let answer = |after: &Model| case.clone().map_or_else(|| Written::Profile(after.clone()), Written::Case);
     if differences.is_empty() {
-        return Ok(Decision { answer: Written { profile: after, case }, revision: None, case: stored_case, claim });
+        return Ok(Decision { case: stored_case, claim, ..Decision::answer(answer(&after)) });
     }
     let lock_overridden = before.is_some_and(|profile| profile.locked) && overrides(change.rpc, &differences)?;
     addresses_are_free(loaded, &after, &differences)?;
     if change.validate_only {
-        return Ok(Decision { answer: Written { profile: after, case }, revision: None, case: None, claim: None });
+        return Ok(Decision::answer(answer(&after)));
     }
     after.revision += 1;
     after.updated_at = now.max(after.updated_at);
     let history = history::record(author, change, &after, &differences, lock_overridden);
-    let answer = Written { profile: after.clone(), case };
-    Ok(Decision { answer, revision: Some(Revision { profile: after, history }), case: stored_case, claim })
+    let answer = Decision::answer(answer(&after));
+    Ok(Decision { revision: Some(Revision { profile: after, history }), case: stored_case, claim, ..answer })
 }
 
-/// What a repeat answers: the profile as it is now.
-fn replay(claim: &Claim, earlier: &write_request::Model, profile: Option<&Model>) -> Result<Decision> {
+/// What a repeat answers: the profile as it is now, or that it was erased.
+fn replay(claim: &Claim, earlier: &write_request::Model, loaded: Loaded<'_>, change: &Change) -> Result<Decision> {
     if claim.payload_sha256 != earlier.payload_sha256 {
         return Err(Error::RequestIdReused);
     }
-    let profile = profile.cloned().ok_or(Error::ProfileNotFound(earlier.profile_id))?;
-    Ok(Decision { answer: Written { profile, case: None }, revision: None, case: None, claim: None })
+    let answer = if change.rpc.erases() {
+        loaded.erasure.map(|erasure| Written::Erasure(erasure.clone(), Found::Erasure))
+    } else {
+        loaded.profile.map(|profile| Written::Profile(profile.clone()))
+    };
+    answer.map(Decision::answer).ok_or(Error::ProfileNotFound(earlier.profile_id))
+}
+
+/// Makes an erasure again whose profile is not there, so that it is remembered at least.
+fn erased_before(loaded: Loaded<'_>, author: &Author, change: &Change, now: DateTime<Utc>) -> Result<Decision> {
+    let (Edit::Erase(erasing), Target::Id(id)) = (&change.edit, &change.target) else {
+        return Err(Error::Internal("an erasure that is made again erases nobody".to_owned()));
+    };
+    if let Some(erasure) = loaded.erasure {
+        return Ok(Decision::answer(Written::Erasure(erasure.clone(), Found::Erasure)));
+    }
+    let erased = erase::erased_before(author, *id, erasing, now);
+    let answer = Decision::answer(Written::Erasure(erased.erasure.clone(), Found::Nothing));
+    Ok(Decision { erased: (!change.validate_only).then_some(erased), ..answer })
 }
 
 /// The profile before the change, which the caller may write to; none where the change creates one.
@@ -165,6 +208,7 @@ fn edited(
             after.locked = loaded.locked_by_another_case || policy::locks(case.status);
             Ok((after, Some(case.clone())))
         }
+        Edit::Erase(_) => Err(Error::Internal("an erasure edits nothing".to_owned())),
     }
 }
 
@@ -448,7 +492,7 @@ pub mod tests {
                 prop_assert_eq!(history.fields.split(' ').collect::<std::collections::BTreeSet<_>>(), named);
                 let loaded = Loaded { profile: Some(&after), ..Loaded::default() };
                 let again = decide(loaded, &author(), &patch, at(second)).expect("a decision");
-                prop_assert!(again.revision.is_none() && again.answer.profile == after);
+                prop_assert!(again.revision.is_none() && again.answer.profile_id() == Some(after.id));
             }
         }
 
@@ -463,9 +507,12 @@ pub mod tests {
                     let edit = Edit::Case(report("c", *status, *second));
                     let change = change(Rpc::ReportCaseStatus, Target::Id(person.id), edit);
                     let loaded = Loaded { profile: Some(&person), case: case.as_ref(), ..Loaded::default() };
-                    let Decision { answer: Written { profile, case: stored }, .. } =
-                        decide(loaded, &author(), &change, at(9)).expect("a decision");
-                    (person, case) = (profile, stored);
+                    let decision = decide(loaded, &author(), &change, at(9)).expect("a decision");
+                    person = decision.revision.map_or(person, |revision| revision.profile);
+                    case = match decision.answer {
+                        Written::Case(case) => Some(case),
+                        Written::Profile(_) | Written::Erasure(..) => None,
+                    };
                 }
                 (person.locked, case)
             };

@@ -9,11 +9,13 @@ use uuid::Uuid;
 use super::{
     change::{Author, Change, Edit, Target, Written},
     decide::{Decision, Loaded, decide},
+    erase::Erased,
     identifiers::Identifiers,
     policy,
 };
 use crate::{
     entity::{
+        erasure,
         profile::{Column, Model, Owner},
         profile_case, profile_change, profile_identifier, write_request,
     },
@@ -32,6 +34,8 @@ pub struct Rows {
     pub cases: Vec<profile_case::Model>,
     /// Profiles that a case locks which is not in `cases`.
     pub locked_elsewhere: Vec<Uuid>,
+    /// Those of the profiles to erase that have been erased.
+    pub erasures: Vec<erasure::Model>,
 }
 
 /// What becomes of one change of a group.
@@ -43,7 +47,8 @@ pub enum Step {
         result: Result<Written>,
         depends_on: Dependency,
     },
-    /// It needs what an earlier change of the group takes or gives up: it belongs into the next group.
+    /// It needs what an earlier change of the group takes or gives up, or one of them erases: it belongs into the next
+    /// group.
     Later,
 }
 
@@ -55,8 +60,8 @@ pub enum Dependency {
     Profile(Uuid),
     /// The claims of the changes that save no row.
     Claims,
-    /// The reported cases.
-    Cases,
+    /// What is saved with its profile locked alone: reported cases, an erasure.
+    Transaction,
 }
 
 /// What a group saves.
@@ -67,12 +72,14 @@ pub struct Saving {
     /// Claims of changes that save no row.
     pub claims: Vec<write_request::Model>,
     pub cases: Vec<profile_case::Model>,
+    /// An erasure, which nothing is saved with but its claim.
+    pub erased: Option<Erased>,
 }
 
 impl Saving {
-    /// Whether profiles are created or changed.
+    /// Whether profiles are created, changed or erased.
     pub const fn changes_profiles(&self) -> bool {
-        !(self.created.is_empty() && self.updated.is_empty())
+        !(self.created.is_empty() && self.updated.is_empty()) || self.erased.is_some()
     }
 }
 
@@ -98,17 +105,19 @@ pub struct Group {
     claims: HashMap<write_request::Key, write_request::Model>,
     cases: HashMap<profile_case::Key, profile_case::Model>,
     locked_elsewhere: HashSet<Uuid>,
+    erasures: HashMap<Uuid, erasure::Model>,
     /// E-mails and phone numbers that a change of the group has taken or given up.
     touched: HashSet<(&'static str, String)>,
     claimed: HashSet<write_request::Key>,
     reported: HashSet<profile_case::Key>,
     revised: HashMap<Uuid, Revised>,
     bare_claims: Vec<write_request::Model>,
+    erased: Option<Erased>,
 }
 
 impl Group {
     pub fn new(rows: Rows) -> Self {
-        let Rows { profiles, owners, identifiers, claims, cases, locked_elsewhere } = rows;
+        let Rows { profiles, owners, identifiers, claims, cases, locked_elsewhere, erasures } = rows;
         let mut emails = HashMap::new();
         let mut phone_numbers = HashMap::new();
         for Owner { id, organization_id, email, phone_number } in owners {
@@ -128,11 +137,13 @@ impl Group {
             claims: claims.into_iter().map(|claim| (claim.key(), claim)).collect(),
             cases: cases.into_iter().map(|case| (case.key(), case)).collect(),
             locked_elsewhere: locked_elsewhere.into_iter().collect(),
+            erasures: erasures.into_iter().map(|erasure| (erasure.profile_id, erasure)).collect(),
             touched: HashSet::new(),
             claimed: HashSet::new(),
             reported: HashSet::new(),
             revised: HashMap::new(),
             bare_claims: Vec::new(),
+            erased: None,
         }
     }
 
@@ -152,14 +163,13 @@ impl Group {
             }
             Err(error) => (Err(error), seen),
         };
-        let stored = result.as_ref().ok().filter(|written| written.profile.revision > 0);
-        let profile_id = found.or(stored.map(|written| written.profile.id));
+        let profile_id = found.or_else(|| result.as_ref().ok().and_then(Written::profile_id));
         Step::Decided { profile_id, result, depends_on }
     }
 
     /// What is to be saved.
     pub fn into_saving(self) -> Saving {
-        let mut saving = Saving { claims: self.bare_claims, ..Saving::default() };
+        let mut saving = Saving { claims: self.bare_claims, erased: self.erased, ..Saving::default() };
         let Self { revised, reported, mut cases, .. } = self;
         for revised in revised.into_values() {
             if revised.expected == 0 { saving.created.push(revised) } else { saving.updated.push(revised) }
@@ -169,12 +179,19 @@ impl Group {
     }
 
     fn belongs_into_the_next_group(&self, author: &Author, change: &Change) -> bool {
-        change.claim_key(author).is_some_and(|key| self.claimed.contains(&key))
+        self.erased.is_some()
+            || (matches!(change.edit, Edit::Erase(_)) && self.saves())
+            || change.claim_key(author).is_some_and(|key| self.claimed.contains(&key))
             || target_address(change).into_iter().chain(wanted_addresses(change)).any(|address| {
                 let (column, text) = address;
                 !self.touched.is_empty() && self.touched.contains(&(column.as_str(), text.to_owned()))
             })
             || self.identifiers.belong_into_the_next_group(&change.edit, author.organization_id)
+    }
+
+    /// Whether a change of the group is saved.
+    fn saves(&self) -> bool {
+        !(self.revised.is_empty() && self.claimed.is_empty() && self.reported.is_empty())
     }
 
     /// What there is for this change, with what the changes before it leave.
@@ -201,6 +218,9 @@ impl Group {
                 _ => loaded.phone_number_owner = self.phone_numbers.get(text).copied(),
             }
         }
+        if let (Edit::Erase(_), Target::Id(id)) = (&change.edit, &change.target) {
+            loaded.erasure = self.erasures.get(id).filter(|erasure| erasure.organization_id == organization);
+        }
         loaded.identifier_is_taken =
             self.identifiers.is_taken(&change.edit, organization, profile.map(|profile| profile.id));
         if let Edit::Case(report) = &change.edit {
@@ -218,32 +238,32 @@ impl Group {
     fn seen(&self, profile: Option<Uuid>, change: &Change) -> Dependency {
         let reported = match &change.edit {
             Edit::Case(report) => self.reported.contains(&report.key()),
-            Edit::Set { .. } | Edit::Remove(_) => false,
+            Edit::Set { .. } | Edit::Remove(_) | Edit::Erase(_) => false,
         };
         match profile.filter(|id| self.revised.contains_key(id)) {
             Some(id) => Dependency::Profile(id),
-            None if reported => Dependency::Cases,
+            None if reported => Dependency::Transaction,
             None => Dependency::Nothing,
         }
     }
 
     /// Keeps what a decision stores for the changes behind it, and answers what it has to be saved with.
     fn keep(&mut self, decision: Decision, seen: Dependency) -> (Written, Dependency) {
-        let Decision { answer, revision, case, claim } = decision;
+        let Decision { answer, revision, case, erased, claim } = decision;
         let mut depends_on = seen;
         if let Some(case) = case {
-            depends_on = Dependency::Cases;
+            depends_on = Dependency::Transaction;
             self.reported.insert(case.key());
             self.cases.insert(case.key(), case);
         }
         self.claimed.extend(claim.as_ref().map(write_request::Model::key));
-        let id = answer.profile.id;
         if let Some(revision) = revision {
+            let id = revision.profile.id;
             let before = self.profiles.insert(id, revision.profile.clone());
             self.touch(before.as_ref(), &revision.profile);
             let (added, removed) = self.identifiers.follow(before.as_ref(), &revision.profile);
             let fresh = || Revised {
-                profile: answer.profile.clone(),
+                profile: revision.profile.clone(),
                 expected: before.map_or(0, |before| before.revision),
                 history: Vec::new(),
                 claims: Vec::new(),
@@ -258,12 +278,16 @@ impl Group {
             revised.removed.extend(removed);
             depends_on = Dependency::Profile(id);
         } else if let Some(claim) = claim {
-            if let Some(revised) = self.revised.get_mut(&id) {
+            if let Some(revised) = claim.profile_id.and_then(|id| self.revised.get_mut(&id)) {
                 revised.claims.push(claim);
             } else {
                 self.bare_claims.push(claim);
                 depends_on = Dependency::Claims;
             }
+        }
+        if let Some(erased) = erased {
+            self.erased = Some(erased);
+            depends_on = Dependency::Transaction;
         }
         (answer, depends_on)
     }
@@ -302,7 +326,7 @@ pub fn target_address(change: &Change) -> Option<(Column, &str)> {
 pub fn wanted_addresses(change: &Change) -> impl Iterator<Item = (Column, &str)> {
     let columns = match &change.edit {
         Edit::Set { columns, identifiers: _ } => columns.as_slice(),
-        Edit::Remove(_) | Edit::Case(_) => &[],
+        Edit::Remove(_) | Edit::Case(_) | Edit::Erase(_) => &[],
     };
     columns.iter().filter_map(|(column, value)| match (column, value) {
         (Column::Email | Column::PhoneNumber, Value::String(Some(text))) => Some((*column, text.as_str())),
@@ -316,9 +340,10 @@ mod tests {
 
     use super::{super::decide::tests, *};
     use crate::{
+        entity::erasure::ReasonCode,
         error::Error,
         profile::{
-            change::Claim,
+            change::{Claim, Erasing},
             identifiers::{self, Identifier},
             policy::Rpc,
         },
@@ -331,6 +356,7 @@ mod tests {
         claims: Vec<write_request::Model>,
         history: Vec<(Uuid, i64, String)>,
         identifiers: HashMap<profile_identifier::Key, Uuid>,
+        erasures: Vec<erasure::Model>,
     }
 
     impl Tables {
@@ -339,6 +365,7 @@ mod tests {
             let rows = Rows {
                 profiles: self.profiles.values().cloned().collect(),
                 claims: self.claims.clone(),
+                erasures: self.erasures.clone(),
                 ..Rows::default()
             };
             let (mut group, mut later) = (Group::new(rows), Vec::new());
@@ -348,7 +375,14 @@ mod tests {
                     Step::Decided { result, .. } => told.push((*number, text(result))),
                 }
             }
-            let Saving { created, updated, claims, cases: _ } = group.into_saving();
+            let Saving { created, updated, claims, cases: _, erased } = group.into_saving();
+            if let Some(Erased { erasure, history }) = erased {
+                assert!(created.is_empty() && updated.is_empty() && claims.len() < 2, "an erasure is saved alone");
+                self.profiles.remove(&erasure.profile_id);
+                self.identifiers.retain(|_, owner| *owner != erasure.profile_id);
+                self.history.extend(history.map(|row| (row.profile_id, row.revision, row.rpc)));
+                self.erasures.push(erasure);
+            }
             let one_of_both = |revised: &[Revised]| {
                 revised.iter().all(|revised| revised.added.is_empty())
                     || revised.iter().all(|revised| revised.removed.is_empty())
@@ -389,9 +423,12 @@ mod tests {
     fn text(result: Result<Written>) -> String {
         result.map_or_else(
             |error: Error| error.to_string(),
-            |written| {
-                let Model { id, revision, email, phone_number, city, identifiers, .. } = written.profile;
-                format!("{id} {revision} {email:?} {phone_number:?} {city:?} {identifiers:?}")
+            |written| match written {
+                Written::Profile(Model { id, revision, email, phone_number, city, identifiers, .. }) => {
+                    format!("{id} {revision} {email:?} {phone_number:?} {city:?} {identifiers:?}")
+                }
+                Written::Erasure(erasure::Model { profile_id, .. }, found) => format!("{profile_id} {found:?}"),
+                Written::Case(_) => panic!("no profile"),
             },
         )
     }
@@ -407,6 +444,8 @@ mod tests {
             Rpc::UpdateProfile,
             Rpc::AddIdentifier,
             Rpc::RemoveIdentifier,
+            Rpc::EraseProfile,
+            Rpc::ReplayErasure,
         ]);
         let address = || proptest::option::weighted(0.5, proptest::option::weighted(0.8, 0..3u8));
         let claim = proptest::option::weighted(0.3, (0..3u8, 0..2u8));
@@ -432,6 +471,9 @@ mod tests {
             Rpc::CreateProfile => Edit::Set { columns, identifiers },
             Rpc::AddIdentifier => Edit::Set { columns: Vec::new(), identifiers },
             Rpc::RemoveIdentifier => Edit::Remove(identifiers[0].clone()),
+            Rpc::EraseProfile | Rpc::ReplayErasure => {
+                Edit::Erase(Erasing { reason_code: ReasonCode::Retention, even_if_locked: false, erase_time: None })
+            }
             _ => tests::set(columns),
         };
         let claim = claim.filter(|_| !validate_only);
@@ -465,6 +507,7 @@ mod tests {
             let sorted = |mut rows: Vec<(Uuid, i64, String)>| { rows.sort(); rows };
             prop_assert_eq!(sorted(together.history), sorted(alone.history));
             prop_assert_eq!(together.claims.len(), alone.claims.len());
+            prop_assert_eq!(together.erasures, alone.erasures);
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 use super::{
     change::{Author, Change, Edit},
     identifiers::{self, Identifier},
-    policy::{self, Editable},
+    policy::{self, Editable, Rpc},
 };
 use crate::{
     entity::{
@@ -86,7 +86,7 @@ pub fn record(
         reason: change.audit.reason.clone(),
         ticket: change.audit.ticket.clone(),
         case_id: match &change.edit {
-            Edit::Set { .. } | Edit::Remove(_) => None,
+            Edit::Set { .. } | Edit::Remove(_) | Edit::Erase(_) => None,
             Edit::Case(report) => Some(report.case_id.clone()),
         },
         lock_overridden,
@@ -112,6 +112,11 @@ pub struct FieldChange {
 pub fn field_names(fields: &str) -> impl Iterator<Item = &str> {
     let locked = Column::Locked.as_str();
     fields.split_ascii_whitespace().map(move |column| if column == locked { LOCKED_FIELDS } else { column })
+}
+
+/// Whether a row of the history by this RPC says that its profile was erased.
+pub fn is_erasure(rpc: &str) -> bool {
+    Rpc::iter().any(|erasing| erasing.erases() && erasing.name() == rpc)
 }
 
 /// The field changes in a row of the history.

@@ -82,7 +82,7 @@ impl Identifiers {
                 let mut added = identifiers.iter().map(|identifier| identifier.key(organization)).peekable();
                 added.peek().is_some() && !self.removed.is_empty() || added.any(|key| self.added.contains(&key))
             }
-            Edit::Case(_) => false,
+            Edit::Case(_) | Edit::Erase(_) => false,
         }
     }
 

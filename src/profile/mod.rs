@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod decide;
+pub mod erase;
 pub mod fields;
 pub mod group;
 pub mod history;

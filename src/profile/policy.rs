@@ -1,6 +1,6 @@
 //! Who may change what, as pure functions over every column and every writing RPC.
 
-use sea_orm::Iterable;
+use sea_orm::{EnumIter, Iterable};
 
 use crate::entity::{
     profile::{Column, Role},
@@ -50,7 +50,7 @@ pub fn lockable() -> impl Iterator<Item = Column> {
 }
 
 /// The RPCs that write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter)]
 pub enum Rpc {
     CreateProfile,
     ReplaceProfile,
@@ -61,6 +61,9 @@ pub enum Rpc {
     SetProfileRole,
     AddIdentifier,
     RemoveIdentifier,
+    EraseProfile,
+    /// An erasure that is made again on the command line, after a restore.
+    ReplayErasure,
 }
 
 impl Rpc {
@@ -76,6 +79,8 @@ impl Rpc {
             Self::SetProfileRole => "SupportService/SetProfileRole",
             Self::AddIdentifier => "ProfileIdentifierService/AddIdentifier",
             Self::RemoveIdentifier => "ProfileIdentifierService/RemoveIdentifier",
+            Self::EraseProfile => "SupportService/EraseProfile",
+            Self::ReplayErasure => "erasures replay",
         }
     }
 
@@ -90,19 +95,38 @@ impl Rpc {
             | Self::CorrectProfile
             | Self::SetProfileRole
             | Self::AddIdentifier
-            | Self::RemoveIdentifier => true,
+            | Self::RemoveIdentifier
+            | Self::EraseProfile
+            | Self::ReplayErasure => true,
         }
     }
 
     /// Whether the RPC may change what a case has locked.
     pub const fn may_override_lock(self) -> bool {
         match self {
-            Self::CorrectProfile => true,
+            Self::CorrectProfile | Self::ReplayErasure => true,
             Self::CreateProfile
             | Self::ReplaceProfile
             | Self::PatchProfile
             | Self::UpdateProfile
             | Self::ReportCaseStatus
+            | Self::SetProfileRole
+            | Self::AddIdentifier
+            | Self::RemoveIdentifier
+            | Self::EraseProfile => false,
+        }
+    }
+
+    /// Whether the RPC erases people.
+    pub const fn erases(self) -> bool {
+        match self {
+            Self::EraseProfile | Self::ReplayErasure => true,
+            Self::CreateProfile
+            | Self::ReplaceProfile
+            | Self::PatchProfile
+            | Self::UpdateProfile
+            | Self::ReportCaseStatus
+            | Self::CorrectProfile
             | Self::SetProfileRole
             | Self::AddIdentifier
             | Self::RemoveIdentifier => false,

@@ -11,7 +11,7 @@ pub use self::profiles::{Batches, Profiles};
 pub use crate::store::name::{Filter, Position};
 
 use crate::{
-    entity::{api_key, organization, profile, profile_change},
+    entity::{api_key, organization, profile, profile_case, profile_change},
     error::{Error, Result},
     profile::identifiers::Identifier,
     store::{self, Store, profile::Name},
@@ -92,7 +92,21 @@ pub async fn current_key(store: &Store, lookup: &str) -> Result<CurrentKey> {
     Ok(CurrentKey { key, organization: organization.ok_or(Error::ApiKeyInvalid)? })
 }
 
-/// At most `limit` changes of the organization's profile below a revision, the newest first.
+/// At most `limit` cases about the organization's profile with ids above this one, in the order of their ids.
+pub async fn cases(
+    store: &Store,
+    profiles: &Profiles,
+    organization: Uuid,
+    id: Uuid,
+    above: String,
+    limit: u64,
+) -> Result<Vec<profile_case::Model>> {
+    profile(profiles, organization, id).await?;
+    store::case::list(store, organization, id, above, limit).await
+}
+
+/// At most `limit` changes of the organization's profile below a revision, the newest first. One that was erased still has
+/// them.
 pub async fn changes(
     store: &Store,
     profiles: &Profiles,
@@ -101,6 +115,9 @@ pub async fn changes(
     below: i64,
     limit: u64,
 ) -> Result<Vec<profile_change::Model>> {
-    profile(profiles, organization, id).await?;
+    if profiles.find(organization, Name::Id(id)).await?.is_none() {
+        let erasure = store::erasure::find(store, organization, id).await?;
+        erasure.ok_or(Error::ProfileNotFound(Some(id)))?;
+    }
     store::history::list(store, organization, id, below, limit).await
 }

@@ -1,9 +1,9 @@
 //! Cases about profiles.
 
-use sea_orm::{ActiveEnum as _, IdenStatic as _, Value, sea_query::ArrayType};
+use sea_orm::{ActiveEnum as _, DbBackend, IdenStatic as _, Value, sea_query::ArrayType};
 use uuid::Uuid;
 
-use super::{PinnedConnection, failure::unsaved, rows::Sql};
+use super::{PinnedConnection, Store, failure::unsaved, rows::Sql};
 use crate::{
     entity::profile_case::{Column, Entity, Key, Model, Status},
     error::{Error, Result},
@@ -18,6 +18,17 @@ pub async fn load(connection: &mut PinnedConnection, keys: &[Key]) -> Result<Vec
     sql.push("SELECT ").columns::<Entity>("").push(" FROM profile_case WHERE ");
     sql.tuple_is_in("organization_id, case_id", KEY, &values(keys));
     connection.all(sql.build()).await
+}
+
+/// At most `limit` cases about a profile with ids above this one, in the order of their bytes.
+pub async fn list(store: &Store, organization: Uuid, profile: Uuid, above: String, limit: u64) -> Result<Vec<Model>> {
+    let backend = store.backend();
+    let case_id = if backend == DbBackend::Postgres { "case_id COLLATE \"C\"" } else { "case_id" };
+    let mut sql = Sql::new(backend);
+    sql.push("SELECT ").columns::<Entity>("").push(" FROM profile_case WHERE profile_id = ").bind(profile.into());
+    sql.push(" AND organization_id = ").bind(organization.into()).push(" AND ").push(case_id).push(" > ");
+    sql.bind(above.into()).push(&format!(" ORDER BY {case_id} LIMIT {limit}"));
+    store.all(sql.build()).await
 }
 
 /// Those of these profiles that have a case in one of these statuses besides the cases with these keys.

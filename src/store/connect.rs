@@ -305,6 +305,7 @@ fn sqlite(url: &str, connections: u32, query_only: &'static str) -> ConnectOptio
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(ACQUIRE_TIMEOUT)
             .pragma("query_only", query_only)
+            .pragma("secure_delete", "on") // what is deleted or overwritten is overwritten on its page
     });
     options
 }

@@ -34,6 +34,8 @@ pub struct Place {
 /// A change in the feed.
 pub struct Entry {
     pub place: Place,
+    /// The RPC that made the change.
+    pub rpc: String,
     /// The changed columns, separated by a space.
     pub fields: String,
     /// The profile as it is now, if there is one.
@@ -45,7 +47,7 @@ impl Entry {
     pub const fn present(profile: profile::Model) -> Self {
         let place =
             Place { position: 0, profile_id: profile.id, revision: profile.revision, changed_at: profile.updated_at };
-        Self { place, fields: String::new(), profile: Some(profile) }
+        Self { place, rpc: String::new(), fields: String::new(), profile: Some(profile) }
     }
 }
 
@@ -57,6 +59,7 @@ impl FromQueryResult for Entry {
         let there = row.try_get::<Option<Uuid>>(prefix, "id")?.is_some();
         Ok(Self {
             place: Place::from_query_result(row, PLACE)?,
+            rpc: row.try_get(PLACE, "rpc")?,
             fields: row.try_get(PLACE, "fields")?,
             profile: there.then(|| profile::Model::from_query_result(row, prefix)).transpose()?,
         })
@@ -66,7 +69,10 @@ impl FromQueryResult for Entry {
 /// At most `limit` changes of an organization from a position on, in their order.
 pub async fn from(store: &Store, organization: Uuid, position: i64, limit: u64) -> Result<Vec<Entry>> {
     let mut sql = places(store.backend());
-    sql.push(", c.fields AS feed_fields, ").columns::<profile::Entity>("p.").push(FEED).bind(organization.into());
+    sql.push(", c.rpc AS feed_rpc, c.fields AS feed_fields, ")
+        .columns::<profile::Entity>("p.")
+        .push(FEED)
+        .bind(organization.into());
     // Limited before it is joined, and by a literal, or PostgreSQL might plan for many rows and read whole tables.
     sql.push(" AND position >= ").bind(position.into()).push(&format!(" ORDER BY position LIMIT {limit}"));
     sql.push(HISTORY).push(" LEFT JOIN profile p ON p.id = f.profile_id ORDER BY f.position");

@@ -2,9 +2,11 @@
 //! rows are matched with the organizations that asked.
 
 pub mod case;
+pub mod compact;
 mod connect;
 mod connection;
 pub mod copy;
+pub mod erasure;
 pub mod failure;
 pub mod feed;
 pub mod history;

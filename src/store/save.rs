@@ -184,14 +184,17 @@ async fn ids(connection: &mut PinnedConnection, sql: Sql) -> Result<Vec<Uuid>> {
 }
 
 /// Inserts rows of the history, which wait for their places in the feed.
-async fn insert_history(connection: &mut PinnedConnection, history: &[&profile_change::Model]) -> Result<()> {
+pub(super) async fn insert_history(
+    connection: &mut PinnedConnection,
+    history: &[&profile_change::Model],
+) -> Result<()> {
     insert::<profile_change::Entity>(connection, history).await?;
     if history.is_empty() {
         return Ok(());
     }
     let change = |row: &&profile_change::Model| format!("{} {} {}", row.organization_id, row.profile_id, row.revision);
     let changes = history.iter().map(change).collect::<Vec<_>>().join(" ");
-    let mut sql = Sql::new(DbBackend::Sqlite);
+    let mut sql = Sql::new(connection.backend());
     sql.push("INSERT INTO feed_pending (changes) VALUES (").bind(changes.into()).push(")");
     connection.fetch(sql.build()).await.map_err(unsaved).map(drop)
 }
@@ -209,12 +212,12 @@ async fn remove(connection: &mut PinnedConnection, identifiers: &[&profile_ident
 }
 
 /// Inserts rows of any table.
-async fn insert<E: EntityTrait>(connection: &mut PinnedConnection, rows: &[&E::Model]) -> Result<()>
+pub(super) async fn insert<E: EntityTrait>(connection: &mut PinnedConnection, rows: &[&E::Model]) -> Result<()>
 where
     E::Model: ModelTrait<Entity = E>,
 {
     for piece in pieces(rows) {
-        let mut sql = Sql::new(DbBackend::Sqlite);
+        let mut sql = Sql::new(connection.backend());
         sql.push("INSERT INTO ").push(E::default().table_name()).push(" (").columns::<E>("").push(") ");
         sql.rows::<E>(piece, &[]);
         connection.fetch(sql.build()).await.map_err(unsaved)?;

@@ -80,6 +80,11 @@ pub enum Rule {
     Role,
     #[error("must be OPEN, ASSIGNED, IN_PROGRESS, APPROVED, REJECTED, NO_DECISION or CANCELLED")]
     CaseStatus,
+    #[error(
+        "must be REASON_CODE_REQUEST_OF_PERSON, REASON_CODE_RETENTION, REASON_CODE_CREATED_BY_MISTAKE or \
+         REASON_CODE_LEGAL_ORDER"
+    )]
+    ReasonCode,
     #[error("must be a time between the years 1 and 9999")]
     Time,
     #[error("must not be more than 5 minutes ahead of the server's clock")]

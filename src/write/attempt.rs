@@ -30,7 +30,8 @@ use crate::{
     error::{Error, Result},
     profile::{
         change::{Edit, Target, Written},
-        group::{Dependency, Group, Revised, Rows, Saving, Step, wanted_addresses},
+        erase::Erased,
+        group::{Dependency, Group, Revised, Rows, Saving, Step, target_profile, wanted_addresses},
         policy,
     },
     queue::{Item as _, Lane, Queue, Taken},
@@ -181,7 +182,9 @@ impl Worker {
         for decided in decided {
             let saved = match decided.depends_on {
                 Dependency::Nothing => Ok(true),
-                Dependency::Cases => Err(Error::Internal("a report was not made with its profile locked".to_owned())),
+                Dependency::Transaction => {
+                    Err(Error::Internal("a report or an erasure was not made with its profile locked".to_owned()))
+                }
                 Dependency::Claims => saved.claims.clone().map(|()| true),
                 Dependency::Profile(id) if created.contains(&id) => saved.created.clone().map(|()| true),
                 Dependency::Profile(id) => saved.updated.as_ref().map(|ids| ids.contains(&id)).map_err(Clone::clone),
@@ -275,8 +278,8 @@ impl Worker {
 
     /// Saves and commits, or rolls back where there is nothing to save.
     async fn end(&self, connection: &mut PinnedConnection, saving: &Saving) -> Result<()> {
-        let Saving { created, updated, claims, cases } = saving;
-        if created.is_empty() && updated.is_empty() && claims.is_empty() && cases.is_empty() {
+        let Saving { created, updated, claims, cases, erased } = saving;
+        if !saving.changes_profiles() && claims.is_empty() && cases.is_empty() {
             connection.rollback().await;
             return Ok(());
         }
@@ -284,6 +287,9 @@ impl Worker {
             self.create(connection, created).await?;
             if self.update(connection, updated).await?.len() < updated.len() {
                 return Err(Error::Internal("a locked row was changed by somebody else".to_owned()));
+            }
+            if let Some(Erased { erasure, history }) = erased {
+                self.answered(store::erasure::save(connection, erasure, history.as_ref())).await?;
             }
             self.claim(connection, claims).await?;
             store::case::save(connection, cases).await
@@ -300,7 +306,7 @@ impl Worker {
 
     /// Sends the statements that save, each of which is a transaction of its own. What comes after a lost answer is not sent.
     async fn save(&self, connection: &mut PinnedConnection, saving: &Saving) -> Saved {
-        let Saving { created, updated, claims, cases: _ } = saving;
+        let Saving { created, updated, claims, cases: _, erased: _ } = saving;
         let created = self.create(connection, created).await;
         let updated = if connection.is_broken() { Err(unsent()) } else { self.update(connection, updated).await };
         let claims = if connection.is_broken() { Err(unsent()) } else { self.claim(connection, claims).await };
@@ -472,6 +478,9 @@ async fn load_in_transaction(connection: &mut PinnedConnection, group: &[Running
             store::case::in_status_besides(connection, &wanted.ids, &locking, &wanted.cases).await?;
     }
     load_claims(connection, &wanted, &mut rows).await?;
+    if !wanted.erased.is_empty() {
+        rows.erasures = store::erasure::load(connection, &wanted.erased).await?;
+    }
     Ok(rows)
 }
 
@@ -523,6 +532,8 @@ struct Wanted {
     added_identifiers: Vec<profile_identifier::Key>,
     claims: Vec<write_request::Key>,
     cases: Vec<profile_case::Key>,
+    /// The profiles that are to be erased.
+    erased: Vec<Uuid>,
 }
 
 impl Wanted {
@@ -545,8 +556,10 @@ impl Wanted {
             let added = change.edit.added().iter();
             wanted.added_identifiers.extend(added.map(|identifier| identifier.key(organization)));
             wanted.claims.extend(change.claim_key(author));
-            if let Edit::Case(report) = &change.edit {
-                wanted.cases.push(report.key());
+            match &change.edit {
+                Edit::Set { .. } | Edit::Remove(_) => {}
+                Edit::Case(report) => wanted.cases.push(report.key()),
+                Edit::Erase(_) => wanted.erased.extend(target_profile(change)),
             }
         }
         wanted.organizations.sort_unstable();

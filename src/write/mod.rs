@@ -79,7 +79,8 @@ impl Writer {
         let pending = Pending {
             lane: match &change.edit {
                 Edit::Set { .. } | Edit::Remove(_) => Lane::Groups,
-                Edit::Case(_) => self.locked, // a report that changes no profile is seen by no revision
+                // A report that changes no profile is seen by no revision; an erasure empties a whole history.
+                Edit::Case(_) | Edit::Erase(_) => self.locked,
             },
             profile: target_profile(&change),
             author,

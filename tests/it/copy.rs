@@ -119,6 +119,7 @@ async fn a_source_that_has_gained_something_meanwhile_is_said_to_have() {
         (2, Some("profile_case")),
         (3, Some("api_key")),
         (4, Some("organization")),
+        (5, Some("erasure")),
     ] {
         let to = Database::create();
         // Its result has to wait until the pipe is read, and the source is looked at once more behind that.
@@ -133,7 +134,11 @@ async fn a_source_that_has_gained_something_meanwhile_is_said_to_have() {
             1 => drop(north.patch(&ada, json!({ "city": "Paris" })).await.expect("patched")),
             2 => drop(north.report("c-1", &ada, "OPEN", "2026-01-02T00:00:00Z").await.expect("reported")),
             3 => drop(service.key("north", &["profiles.read"])),
-            _ => drop(service.organization("south").await),
+            4 => drop(service.organization("south").await),
+            _ => {
+                let erase = json!({ "id": ada["id"], "reasonCode": "REASON_CODE_REQUEST_OF_PERSON" });
+                north.call("SupportService/EraseProfile", erase).await.expect("erased");
+            }
         }
         if gain == 0 {
             let used = "SELECT COUNT(*) AS number FROM api_key WHERE last_used_at IS NULL";

@@ -10,7 +10,7 @@ use tonic::{Code, transport::Channel};
 
 use crate::{
     harness::{Client, Failure, SCOPES, Service, client},
-    walk::{NOT_SERVED, is_stream, rpcs},
+    walk::{is_stream, rpcs},
 };
 
 const GET: &str = "ProfileService/GetProfile";
@@ -75,15 +75,6 @@ async fn each_rpc_takes_exactly_the_keys_with_its_scope() {
     SupportService/EraseProfile               -              -              -              -              -              yes
     SupportService/ExportProfile              -              -              -              -              -              yes
     ");
-}
-
-#[tokio::test]
-async fn what_is_not_served_yet_says_so() {
-    let (_service, north) = client().await;
-    for rpc in NOT_SERVED {
-        let refused = north.call(rpc, json!({})).await.expect_err(rpc);
-        assert_eq!((refused.code, refused.reason.as_str()), (Code::Unimplemented, "UNIMPLEMENTED"), "{rpc}");
-    }
 }
 
 #[tokio::test]

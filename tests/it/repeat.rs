@@ -178,7 +178,7 @@ async fn a_validation_of_any_rpc_stores_nothing() {
     let tables = "SELECT (SELECT COUNT(*) FROM profile) + (SELECT COUNT(*) FROM profile_change) \
                   + (SELECT COUNT(*) FROM profile_identifier) + (SELECT COUNT(*) FROM write_request) AS number";
     let rpcs = rpcs_with("validate_only");
-    assert_eq!(rpcs.len(), 8);
+    assert_eq!(rpcs.len(), 9);
     for rpc in rpcs {
         let ada = north.person(to_change(&rpc)).await;
         let before = service.database.number(tables).await;

@@ -44,7 +44,7 @@ async fn a_write_that_may_have_been_made_is_never_to_be_repeated_unless_it_can_b
     for number in 0..writing_rpcs().len() {
         people.push(north.person(to_change(&number.to_string())).await);
     }
-    let key = service.key("north", &["profiles.write", "cases.report", "support"]);
+    let key = service.key("north", &["profiles.write", "cases.report", "support", "privacy"]);
     let held = service.database.hold().await;
     for (rpc, person) in writing_rpcs().iter().zip(&people) {
         if rpc == "ProfileService/CreateProfile" && service.database.is_postgres() {

@@ -93,6 +93,7 @@ async fn to_the_first_schema(database: &Database) {
         "DROP INDEX profile_dob_sort_name",
         "ALTER TABLE profile DROP COLUMN sort_name",
         "DROP TABLE secret",
+        "DROP TABLE erasure",
         "DROP TABLE profile_identifier",
         "ALTER TABLE profile DROP COLUMN identifiers",
         "ALTER TABLE profile_change DROP COLUMN actor",

@@ -74,6 +74,12 @@ async fn each_message_is_a_line_and_a_token_file_goes_on_after_the_last_one() {
     let paris = north.patch(&ada, json!({ "city": "Paris" })).await.expect("patched");
     let line = watching.next();
     assert_eq!((&line["fields"], &line["profile"]), (&json!(["city"]), &paris));
+    let eve = north.person(json!({})).await;
+    watching.next();
+    let erase = json!({ "id": eve["id"], "reasonCode": "REASON_CODE_RETENTION" });
+    north.call("SupportService/EraseProfile", erase).await.expect("erased");
+    let line = watching.next();
+    assert_eq!((&line["kind"], &line["profileId"]), (&json!("KIND_ERASED"), &eve["id"]));
     kept(&file, &line);
     assert_eq!(watching.end("TERM"), Some(0));
 
