@@ -42,7 +42,7 @@ impl Scope {
             Self::ProfilesRead => "Read profiles",
             Self::ProfilesWrite => "Create and change profiles",
             Self::CasesReport => "Report how cases stand",
-            Self::Support => "Correct locked fields, set roles, find people and read their history",
+            Self::Support => "Correct locked fields, set roles, find people, read their history and cases",
             Self::ProfilesList => "List, count and follow all profiles",
             Self::Privacy => "Export and erase people",
         }

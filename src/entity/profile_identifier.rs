@@ -16,6 +16,25 @@ pub struct Model {
     pub profile_id: Uuid,
 }
 
+/// What a system calls a person. In the order of the bytes of the system, then of the value.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identifier {
+    pub system: String,
+    pub value: String,
+}
+
+impl Identifier {
+    /// As one text.
+    pub fn text(&self) -> String {
+        format!("{}|{}", self.system, self.value)
+    }
+
+    /// The key of its row.
+    pub fn key(&self, organization: Uuid) -> Key {
+        (organization, self.system.clone(), self.value.clone())
+    }
+}
+
 /// The key of an identifier: the organization, the system and the value.
 pub type Key = (Uuid, String, String);
 

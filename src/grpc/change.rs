@@ -16,12 +16,11 @@ use super::{
     pb::{self, Action},
 };
 use crate::{
-    entity::{profile::Column, profile_case},
+    entity::{profile::Column, profile_case, profile_identifier::Identifier},
     error::Result,
     profile::{
         change::{AuditNote, Change, Claim, Edit, Erasing, Target},
         fields::Input,
-        identifiers::Identifier,
         policy::Rpc,
     },
     value::{self, Rule},

@@ -18,13 +18,13 @@ use crate::{
         profile::{Column, Gender, Model, Role},
         profile_case::{self, Status},
         profile_change,
+        profile_identifier::Identifier,
     },
     error::{Error, Result},
     profile::{
         change::etag,
         history::{self, FieldChange},
-        identifiers::{self, Identifier},
-        policy,
+        identifiers, policy,
     },
     value::Rule,
 };

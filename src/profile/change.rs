@@ -5,11 +5,13 @@ use sea_orm::Value;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::{identifiers::Identifier, policy::Rpc};
+use super::policy::Rpc;
 use crate::entity::{
     erasure::{self, ReasonCode},
     profile::{Column, Model},
-    profile_case, write_request,
+    profile_case,
+    profile_identifier::Identifier,
+    write_request,
 };
 
 /// Who writes.

@@ -283,8 +283,8 @@ pub mod tests {
 
     use super::*;
     use crate::{
-        entity::{profile::Gender, profile_case::Status},
-        profile::{change::AuditNote, identifiers::Identifier},
+        entity::{profile::Gender, profile_case::Status, profile_identifier::Identifier},
+        profile::change::AuditNote,
     };
 
     pub fn author() -> Author {

@@ -6,9 +6,12 @@ use chrono::{DateTime, Utc};
 use sea_orm::{ActiveEnum as _, IdenStatic as _, Value};
 use uuid::Uuid;
 
-use super::identifiers::{Identifier, MOST};
+use super::identifiers::MOST;
 use crate::{
-    entity::profile::{Column, Gender, Role},
+    entity::{
+        profile::{Column, Gender, Role},
+        profile_identifier::Identifier,
+    },
     error::{Error, Result, Violation},
     value::{self, Rule},
 };

@@ -340,11 +340,11 @@ mod tests {
 
     use super::{super::decide::tests, *};
     use crate::{
-        entity::erasure::ReasonCode,
+        entity::{erasure::ReasonCode, profile_identifier::Identifier},
         error::Error,
         profile::{
             change::{Claim, Erasing},
-            identifiers::{self, Identifier},
+            identifiers,
             policy::Rpc,
         },
     };

@@ -5,13 +5,14 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     change::{Author, Change, Edit},
-    identifiers::{self, Identifier},
+    identifiers,
     policy::{self, Editable, Rpc},
 };
 use crate::{
     entity::{
         profile::{Column, Model},
         profile_change,
+        profile_identifier::Identifier,
     },
     error::{Error, Result},
 };

@@ -7,30 +7,11 @@ use uuid::Uuid;
 use super::change::Edit;
 use crate::entity::{
     profile::Model,
-    profile_identifier::{self, Key},
+    profile_identifier::{self, Identifier, Key},
 };
 
 /// How many identifiers a profile has at the most.
 pub const MOST: usize = 20;
-
-/// What a system calls a person. In the order of the bytes of the system, then of the value.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Identifier {
-    pub system: String,
-    pub value: String,
-}
-
-impl Identifier {
-    /// As one text.
-    pub fn text(&self) -> String {
-        format!("{}|{}", self.system, self.value)
-    }
-
-    /// The key of its row.
-    pub fn key(&self, organization: Uuid) -> Key {
-        (organization, self.system.clone(), self.value.clone())
-    }
-}
 
 /// What other systems call this person, in their order.
 pub fn of(profile: &Model) -> BTreeSet<Identifier> {
@@ -47,8 +28,8 @@ pub fn column(identifiers: &BTreeSet<Identifier>) -> Option<String> {
 
 /// What the profile has after a change and had not before: the other way round, what it has lost.
 pub fn gained(before: Option<&Model>, after: Option<&Model>) -> Vec<Identifier> {
-    let column = |profile: Option<&Model>| profile.and_then(|profile| profile.identifiers.clone());
-    if column(before) == column(after) {
+    let [old, new] = [before, after].map(|profile| profile.and_then(|profile| profile.identifiers.as_ref()));
+    if old == new {
         return Vec::new();
     }
     let [before, after] = [before, after].map(|profile| profile.map(of).unwrap_or_default());

@@ -11,9 +11,8 @@ pub use self::profiles::{Batches, Profiles};
 pub use crate::store::name::{Filter, Position};
 
 use crate::{
-    entity::{api_key, organization, profile, profile_case, profile_change},
+    entity::{api_key, organization, profile, profile_case, profile_change, profile_identifier::Identifier},
     error::{Error, Result},
-    profile::identifiers::Identifier,
     store::{self, Store, profile::Name},
 };
 

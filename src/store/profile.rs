@@ -8,9 +8,11 @@ use uuid::Uuid;
 
 use super::{PinnedConnection, Store, identifier, rows::Sql};
 use crate::{
-    entity::profile::{Column, Entity, Model, Owner},
+    entity::{
+        profile::{Column, Entity, Model, Owner},
+        profile_identifier::Identifier,
+    },
     error::{Error, Result},
-    profile::identifiers::Identifier,
 };
 
 /// The organization's profile with this e-mail.

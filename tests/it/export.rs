@@ -1,8 +1,12 @@
 //! All that is stored about a person, and the list of cases.
 
+use prost::Message as _;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Client, Failure, Service, client};
+use crate::harness::{
+    Client, Failure, Service, client, message,
+    wire::{Wire, frame},
+};
 
 const EXPORT: &str = "SupportService/ExportProfile";
 const CASES: &str = "SupportService/ListProfileCases";
@@ -58,6 +62,36 @@ async fn an_export_has_the_profile_its_cases_and_its_changes_and_nothing_of_anyb
     assert_eq!(changes.len(), 42);
     expected.extend(changes.into_iter().map(|change| json!({ "change": change })));
     assert_eq!(records, expected);
+}
+
+#[tokio::test]
+async fn exports_that_nobody_reads_take_nothing_from_others_and_end_with_the_drain() {
+    let (mut service, north) = client().await;
+    let ada = north.person(json!({})).await;
+    for number in 0..20 {
+        let long = format!("{number}{}", "\u{1f600}".repeat(190));
+        north
+            .correct(&ada, json!({ "address": long, "address2": long }), &"\u{1f600}".repeat(500))
+            .await
+            .expect("corrected");
+    }
+    let key = service.key("north", &["privacy"]);
+    let wire = Wire::deaf(&service.address).await;
+    let mut unread = Vec::new();
+    for _ in 0..90 {
+        let body = frame(&message(EXPORT, json!({ "id": ada["id"] })).encode_to_vec());
+        let mut export = wire.begin(EXPORT, &[("cv-api-key", key.as_str())], body, true).await;
+        export.head().await;
+        unread.push(export);
+    }
+    for _ in 0..20 {
+        north.patch(&ada, json!({ "city": "London" })).await.expect("patched");
+        north.get(&ada).await.expect("read");
+        assert_eq!(export(&north, &ada).await.1, None, "nor from those who read");
+    }
+    drop(north);
+    service.signal("TERM");
+    assert_eq!(service.end().await.0, Some(0));
 }
 
 #[tokio::test]

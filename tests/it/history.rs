@@ -177,10 +177,10 @@ async fn the_history_says_who_of_the_callers_people_acted() {
     for rpc in writing_rpcs() {
         let ada = north.person(to_change(&rpc)).await;
         let answer = of_north.call(&rpc, change_of(&rpc, &ada)).await.expect(&rpc);
-        let of_whom = if rpc == CREATE { answer } else { ada };
-        let changes = north.changes(&of_whom).await;
-        assert_eq!(changes[0]["actor"], "sso/north:Ada-L_1.2", "{rpc}");
-        assert!(rpc == CREATE || changes[1].get("actor").is_none(), "{rpc}");
+        let person = if rpc == CREATE { answer } else { ada };
+        let told = north.changes(&person).await;
+        assert_eq!(told[0]["actor"], "sso/north:Ada-L_1.2", "{rpc}");
+        assert!(rpc == CREATE || told[1].get("actor").is_none(), "{rpc}");
     }
     let ada = north.person(json!({})).await;
     acting(&["ada", " ada "]).await.patch(&ada, json!({ "city": "Rome" })).await.expect("the same twice");

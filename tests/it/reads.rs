@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use tokio::{task::JoinSet, time::timeout};
 use tonic::Code;
 
-use crate::harness::{Client, Database, STOP, Service, client, progress};
+use crate::harness::{Client, Database, Outcome, STOP, Service, client, progress};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_200_reads_at_once_each_has_its_own_answer() {
@@ -20,17 +20,21 @@ async fn of_200_reads_at_once_each_has_its_own_answer() {
     let south = service.organization("south").await;
     let mut people = Vec::new();
     for number in 0..20 {
-        people.push(north.person(json!({ "city": format!("City {number}") })).await);
+        people.push(north.person(known_as(&number.to_string())).await);
     }
-    let foreign = south.person(json!({})).await;
-    let nobody = json!({ "id": "0190f8a4-0000-7000-8000-000000000000" });
+    let foreign = south.person(known_as("0")).await; // as somebody of the other organization
+    let mut nobody = known_as("nobody");
+    nobody["id"] = json!("0190f8a4-0000-7000-8000-000000000000");
     let mut readers = JoinSet::new();
     for number in 0..200 {
         let (north, south) = (north.clone(), south.clone());
         let (ada, foreign, nobody) = (people[number % 20].clone(), foreign.clone(), nobody.clone());
         readers.spawn(async move {
-            match number % 5 {
+            match number % 8 {
                 0 => assert_eq!(refusal(&north, &foreign).await, (Code::NotFound, "PROFILE_NOT_FOUND".to_owned())),
+                5 => assert_eq!(look_up(&north, &nobody).await.expect_err("nobody").reason, "PROFILE_NOT_FOUND"),
+                6 => assert_eq!(look_up(&north, &ada).await, Ok(ada)),
+                7 => assert_eq!(look_up(&south, &foreign).await, Ok(foreign)),
                 1 => assert_eq!(refusal(&north, &nobody).await, (Code::NotFound, "PROFILE_NOT_FOUND".to_owned())),
                 2 => assert_eq!(
                     refusal(&north, &json!({ "id": "no id" })).await,
@@ -42,6 +46,16 @@ async fn of_200_reads_at_once_each_has_its_own_answer() {
         });
     }
     readers.join_all().await;
+}
+
+/// The fields of a profile with this identifier.
+fn known_as(value: &str) -> Json {
+    json!({ "identifiers": [{ "system": "crm", "value": value }] })
+}
+
+/// LookUpProfile by this profile's identifier.
+async fn look_up(client: &Client, profile: &Json) -> Outcome {
+    client.call("ProfileQueryService/LookUpProfile", json!({ "identifier": profile["identifiers"][0] })).await
 }
 
 async fn refusal(client: &Client, profile: &Json) -> (Code, String) {
@@ -72,16 +86,19 @@ async fn readers_that_go_away_disturb_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_read_is_older_than_what_was_known_when_it_began() {
     let (_service, north) = client().await;
-    let ada = Arc::new(north.person(json!({ "postalCode": "0" })).await);
+    let mut ada = known_as("7");
+    ada["postalCode"] = json!("0");
+    let ada = Arc::new(north.person(ada).await);
     let (known, reads) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut readers = JoinSet::new();
-    for _ in 0..32 {
+    for reader in 0..32 {
         let (north, ada) = (north.clone(), Arc::clone(&ada));
         let (known, reads) = (Arc::clone(&known), Arc::clone(&reads));
         readers.spawn(async move {
             while reads.load(Ordering::SeqCst) < STOP {
                 let before = known.load(Ordering::SeqCst);
-                let seen = number(&north.get(&ada).await.expect("the profile"));
+                let read = if reader % 2 == 0 { north.get(&ada).await } else { look_up(&north, &ada).await };
+                let seen = number(&read.expect("the profile"));
                 assert!(seen >= before, "read {seen} after {before} was known");
                 known.fetch_max(seen, Ordering::SeqCst);
                 reads.fetch_add(1, Ordering::SeqCst);
@@ -104,8 +121,7 @@ fn number(profile: &Json) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_cannot_be_read_is_its_own_readers_error_alone() {
     let (service, north) = client().await;
-    let ada = north.person(json!({})).await;
-    let eve = north.person(json!({})).await;
+    let (ada, eve) = (north.person(known_as("1")).await, north.person(known_as("2")).await);
     let id = eve["id"].as_str().expect("an id");
     let spelled =
         if service.database.is_postgres() { format!("'{id}'") } else { format!("x'{}'", id.replace('-', "")) };
@@ -114,10 +130,11 @@ async fn a_row_that_cannot_be_read_is_its_own_readers_error_alone() {
     for number in 0..100 {
         let (north, ada, eve) = (north.clone(), ada.clone(), eve.clone());
         readers.spawn(async move {
-            if number % 10 == 0 {
-                assert_eq!(refusal(&north, &eve).await, (Code::Internal, "INTERNAL".to_owned()));
-            } else {
-                assert_eq!(north.get(&ada).await, Ok(ada));
+            match number % 10 {
+                0 => assert_eq!(refusal(&north, &eve).await, (Code::Internal, "INTERNAL".to_owned())),
+                1 => assert_eq!(look_up(&north, &eve).await.expect_err("unreadable").reason, "INTERNAL"),
+                2..5 => assert_eq!(look_up(&north, &ada).await, Ok(ada)),
+                _ => assert_eq!(north.get(&ada).await, Ok(ada)),
             }
         });
     }
