@@ -53,14 +53,10 @@ pub async fn run(args: CopyArgs) -> Result<(), Failure> {
     let tallies = {
         let mut progress = Progress::begin("copying", "rows", 0, rows);
         let copied = copy::copy(&mut snapshot, &target, |rows| progress.advance(rows)).await;
-        copied.map_err(|error| {
-            let begin = if matches!(error, Error::OutcomeUnknown(_)) {
-                format!("{to} may have the copy or not: empty it and copy again")
-            } else {
-                format!("nothing was copied, {to} is still empty")
-            };
-            Failure::failed(format!("{begin}: {}", Failure::from(error).sentence))
-        })?
+        match copied {
+            Ok(tallies) => tallies,
+            Err(error) => return Err(uncopied(error, &target, &to).await),
+        }
     };
     drop(snapshot);
     let there = {
@@ -102,6 +98,16 @@ async fn check_target(store: &Store, url: &DatabaseUrl) -> Result<(), Failure> {
         return Err(Failure::failed(format!("{url} has the schema of a newer program: copy by that one")));
     }
     Ok(())
+}
+
+/// Why nothing was copied. Where a commit failed, only the target itself tells.
+async fn uncopied(error: Error, target: &Store, to: &DatabaseUrl) -> Failure {
+    let occupied = async { copy::occupied(&mut target.read_connection().await?).await };
+    let state = match occupied.await {
+        Ok(None) => format!("nothing was copied, {to} is still empty"),
+        Ok(Some(_)) | Err(_) => format!("{to} may have the copy or not: empty it and copy again"),
+    };
+    Failure::failed(format!("{state}: {}", Failure::from(error).sentence))
 }
 
 /// Fails where something is not there as it was read.

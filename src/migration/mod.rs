@@ -31,8 +31,8 @@ impl Migrator {
     pub async fn for_database(db: &impl ConnectionTrait) -> Result<Self, DbErr> {
         let ours = Self { newer: Vec::new() };
         let applied = ours.get_migration_models(db).await?.into_iter().map(|applied| applied.version);
-        let known = ours.migrations();
-        let newer: Vec<_> = applied.filter(|name| known.iter().all(|known| known.name() != name)).collect();
+        let known = Self::known();
+        let newer: Vec<_> = applied.filter(|name| !known.contains(name)).collect();
         if !newer.is_empty() {
             tracing::warn!(migrations = newer.join(","), "the schema is of a newer program");
         }

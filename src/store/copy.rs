@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 const SEEDED: [&str; 2] = ["feed_sequencer", "secret"];
 
 /// Tables in which a source shows that it has gained something.
-const TELLING: [&str; 4] = ["api_key", "organization", "profile_case", "profile_change"];
+const TELLING: [&str; 5] = ["api_key", "erasure", "organization", "profile_case", "profile_change"];
 
 /// A column that is in no sum: it moves while a key is used, and nothing depends on it.
 const MOVING: (&str, &str) = ("api_key", "last_used_at");

@@ -34,7 +34,9 @@ fn mode(file: &Path) -> u32 {
 async fn an_export_has_a_line_for_each_profile_of_the_organization_as_it_is_read() {
     let (service, north) = client().await;
     service.organization("south").await.person(json!({ "firstName": "Eve" })).await;
-    let ada = north.person(json!({ "dob": "1995-12-10", "gender": "FEMALE", "city": "Paris \u{1f600}" })).await;
+    let ada =
+        json!({ "dob": "1995-12-10", "city": "\u{1f600}", "identifiers": [{ "system": "mrn", "value": "A-1007" }] });
+    let ada = north.person(ada).await;
     north.report("c-1", &ada, "ASSIGNED", "2026-01-01T00:00:00Z").await.expect("reported");
     let (ada, alan) = (north.get(&ada).await.expect("Ada"), north.person(json!({ "firstName": "Alan" })).await);
     let lines =
