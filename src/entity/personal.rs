@@ -26,7 +26,7 @@ pub enum Export {
 
 /// What a copy of the database does with a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Copy {
+pub enum Copied {
     AsItIs,
 }
 
@@ -45,7 +45,7 @@ pub struct Column {
     pub name: &'static str,
     pub erase: Erase,
     pub export: Export,
-    pub copy: Copy,
+    pub copy: Copied,
     pub feed: Feed,
 }
 
@@ -119,7 +119,7 @@ pub const COLUMNS: [Column; 62] = [
 ];
 
 const fn column(table: &'static str, name: &'static str, erase: Erase, export: Export, feed: Feed) -> Column {
-    Column { table, name, erase, export, copy: Copy::AsItIs, feed }
+    Column { table, name, erase, export, copy: Copied::AsItIs, feed }
 }
 
 /// The columns that erasing treats so.

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::IdenStatic as _;
+use uuid::Uuid;
 
 use super::{
     change::{Author, Change, Erasing},
@@ -38,7 +39,7 @@ pub fn erase(
 }
 
 /// Remembers the erasure of a profile that is not there: after a restore nobody may know it.
-pub fn erased_before(author: &Author, id: uuid::Uuid, erasing: &Erasing, now: DateTime<Utc>) -> Erased {
+pub fn erased_before(author: &Author, id: Uuid, erasing: &Erasing, now: DateTime<Utc>) -> Erased {
     let Erasing { reason_code, even_if_locked: _, erase_time } = erasing;
     let erasure = erasure::Model {
         profile_id: id,
