@@ -301,6 +301,7 @@ fn sqlite(url: &str, connections: u32, query_only: &'static str) -> ConnectOptio
     let mut options = quiet(url, connections);
     options.map_sqlx_sqlite_opts(move |options| {
         options
+            .create_if_missing(false) // it was made before: one that was deleted meanwhile is not to be another one
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(ACQUIRE_TIMEOUT)
