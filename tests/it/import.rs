@@ -259,7 +259,10 @@ async fn a_dry_run_says_what_would_fail_and_stores_nothing() {
     let sentence = "3 lines judged, each against the database alone, and nothing stored: 1 would be created, 0 are there, \
                     2 would fail";
     assert!(said.contains(sentence), "{said}");
-    assert_eq!((file.failed().len(), people(&service.database).await), (2, 1));
+    let failed = format!("{}.dry-run.errors.jsonl", file.path.display());
+    assert_eq!(fs::read_to_string(failed).expect("a file of errors").lines().count(), 2);
+    assert!(!beside(&file.path).exists());
+    assert_eq!(people(&service.database).await, 1);
     assert_eq!((history(&service.database).await, done(&service.database).await), (1, 0));
 }
 

@@ -45,10 +45,10 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// Beside this file. What an earlier import left is kept where this one goes on.
-    pub fn beside(path: &Path, goes_on: bool) -> io::Result<Self> {
+    /// Beside this file, with this end of its name. What an earlier import left is kept where this one goes on.
+    pub fn beside(path: &Path, end: &str, goes_on: bool) -> io::Result<Self> {
         let mut name = OsString::from(path);
-        name.push(".errors.jsonl");
+        name.push(end);
         let path = PathBuf::from(name);
         if !goes_on {
             fs::remove_file(&path).or_else(|error| match error.kind() {

@@ -60,7 +60,8 @@ pub struct ImportArgs {
     /// The file: a profile a line, in the contract's JSON. Lines that fail are kept in FILE.errors.jsonl.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Judge each line against the database alone, and store nothing.
+    /// Judge each line against the database alone, and store nothing. Lines that would fail are in
+    /// FILE.dry-run.errors.jsonl.
     #[arg(long)]
     dry_run: bool,
     /// Change whom a line finds by this, as far as it says, and add its identifiers: `email`, `phone_number` or
@@ -93,7 +94,9 @@ pub async fn run(args: ImportArgs) -> Result<(), Failure> {
         tracing::warn!("people of the organization have been erased: a file from before that would bring them back");
     }
     let done = u64::try_from(progress.lines).unwrap_or_default();
-    let errors = Errors::beside(&path, done > 0);
+    // What an import has left is not a dry run's to replace.
+    let end = if dry_run { ".dry-run.errors.jsonl" } else { ".errors.jsonl" };
+    let errors = Errors::beside(&path, end, done > 0);
     let errors = errors.map_err(|error| Failure::failed(format!("cannot begin a file of errors: {error}")))?;
     let author = Author {
         organization_id: organization,
@@ -263,7 +266,7 @@ impl Import {
             None => HashMap::new(),
         };
         let mut changes = Vec::with_capacity(lines.len());
-        // Of each line the number of its change, or why there is none; and the revision that was found.
+        // Of each line the revision that was found, or why there is no change.
         let mut outcomes: Vec<Result<Option<i64>, Vec<Violation>>> = Vec::with_capacity(lines.len());
         for line in lines {
             let (change, revision) = match &line.said {
