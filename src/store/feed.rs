@@ -19,8 +19,10 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Of how many statements one step of the sequencer takes the changes at the most: SQLite's other writes wait for it.
-const LARGEST_STEP: usize = 500;
+/// Of how many statements one step of the sequencer takes the changes at the most, and with how many changes it takes no
+/// more statements: SQLite's other writes wait for it.
+const MOST_STATEMENTS: usize = 500;
+const ENOUGH_CHANGES: usize = 2000;
 
 /// A place in the feed, and the change that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
@@ -179,9 +181,10 @@ async fn move_pending(connection: &mut PinnedConnection) -> Result<Step> {
     }
     let mut sql = Sql::new(backend);
     sql.push("SELECT ").columns::<feed_pending::Entity>("").push(" FROM feed_pending ORDER BY id LIMIT ");
-    sql.bind(Value::from(LARGEST_STEP as u64));
-    let pending = connection.all::<feed_pending::Model>(sql.build()).await?;
-    let changes = changes(&pending)?;
+    sql.bind(Value::from(MOST_STATEMENTS as u64));
+    let mut pending = connection.all::<feed_pending::Model>(sql.build()).await?;
+    let read = pending.len();
+    let changes = changes(&mut pending)?;
     let mut organizations: Vec<_> = changes.iter().map(|change| change.organization).collect();
     organizations.sort_unstable();
     organizations.dedup();
@@ -194,7 +197,7 @@ async fn move_pending(connection: &mut PinnedConnection) -> Result<Step> {
     let mut sql = Sql::new(backend);
     sql.push("DELETE FROM feed_pending WHERE ").is_in("id", &ids);
     connection.fetch(sql.build()).await?;
-    Ok(Step::Moved { heads, full: pending.len() == LARGEST_STEP })
+    Ok(Step::Moved { heads, full: pending.len() < read || read == MOST_STATEMENTS })
 }
 
 /// A change that has no place yet.
@@ -205,11 +208,15 @@ struct Unplaced {
     organization: Uuid,
 }
 
-/// The changes of these statements, a profile's in the order of its revisions: a later one was saved by a later statement,
-/// or by the same.
-fn changes(pending: &[feed_pending::Model]) -> Result<Vec<Unplaced>> {
-    let mut changes = Vec::new();
-    for feed_pending::Model { id: _, changes: text } in pending {
+/// The changes of the first of these statements, as many as are enough: those behind are taken out. A profile's are in the
+/// order of its revisions: a later one was saved by a later statement, or by the same.
+fn changes(pending: &mut Vec<feed_pending::Model>) -> Result<Vec<Unplaced>> {
+    let (mut changes, mut taken) = (Vec::new(), 0);
+    for feed_pending::Model { id: _, changes: text } in pending.iter() {
+        if changes.len() >= ENOUGH_CHANGES {
+            break;
+        }
+        taken += 1;
         let words: Vec<_> = text.split(' ').collect();
         let of_statement: Option<Vec<_>> = words.chunks(3).map(unplaced).collect();
         let unreadable = || Error::Internal("a row of feed_pending that is not readable".to_owned());
@@ -217,6 +224,7 @@ fn changes(pending: &[feed_pending::Model]) -> Result<Vec<Unplaced>> {
         of_statement.sort_unstable();
         changes.append(&mut of_statement);
     }
+    pending.truncate(taken);
     Ok(changes)
 }
 
@@ -268,19 +276,26 @@ mod tests {
 
     #[test]
     fn statements_keep_their_order_and_within_them_a_profiles_revisions_theirs() {
-        let pending = [statement(1, &[(8, 3), (7, 5), (8, 2)]), statement(2, &[(7, 6)])];
-        let order = changes(&pending).expect("changes");
+        let pending = vec![statement(1, &[(8, 3), (7, 5), (8, 2)]), statement(2, &[(7, 6)])];
+        let order = changes(&mut pending.clone()).expect("changes");
         let order: Vec<_> = order.iter().map(|change| (change.profile.as_u128(), change.revision)).collect();
         assert_eq!(order, [(7, 5), (8, 2), (8, 3), (7, 6)]);
         let mut heads = [Head { organization_id: Uuid::from_u128(1), position: 41 }];
-        let places = number(changes(&pending).expect("changes"), &mut heads).expect("places");
+        let places = number(changes(&mut pending.clone()).expect("changes"), &mut heads).expect("places");
         assert_eq!(places.iter().map(|place| place.position).collect::<Vec<_>>(), [42, 43, 44, 45]);
+    }
+
+    #[test]
+    fn a_step_takes_no_more_statements_once_it_has_enough() {
+        let large: Vec<_> = (0..1500).map(|profile| (profile, 1)).collect();
+        let mut pending = vec![statement(1, &large), statement(2, &large), statement(3, &large)];
+        assert_eq!((changes(&mut pending).expect("changes").len(), pending.len()), (3000, 2));
     }
 
     #[test]
     fn what_is_no_change_is_not_left_out() {
         for text in ["", "1 2", "x y 3"] {
-            assert!(changes(&[feed_pending::Model { id: 1, changes: text.to_owned() }]).is_err(), "{text}");
+            assert!(changes(&mut vec![feed_pending::Model { id: 1, changes: text.to_owned() }]).is_err(), "{text}");
         }
     }
 }

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// How many changes are decided and saved together at the most: more would only take longer.
-pub const LARGEST_GROUP: usize = 32;
+const LARGEST_GROUP: usize = 32;
 
 /// How long a load without locks may take.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(2);

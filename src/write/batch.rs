@@ -1,9 +1,9 @@
 //! Changes of a command, many in one transaction: loaded with their rows locked, decided and saved as those of calls are.
 
 use chrono::{DateTime, Utc};
+use sea_orm::{DbBackend, Statement};
 use tokio::time::timeout;
 
-pub use super::attempt::LARGEST_GROUP;
 use super::attempt::{Wanted, load_in_transaction, rows};
 use crate::{
     error::{Error, Result},
@@ -13,6 +13,10 @@ use crate::{
     },
     store::{self, PinnedConnection, Store, failure::uncommitted},
 };
+
+/// How many changes are decided and saved together at the most. Nobody waits for the first of them, so there are more than
+/// of calls.
+pub const LARGEST_GROUP: usize = 250;
 
 /// A transaction of a command. What is not committed is rolled back.
 pub struct Batch {
@@ -25,6 +29,11 @@ impl Batch {
     pub async fn begin(store: &Store) -> Result<Self> {
         let mut connection = store.write_connection().await?;
         connection.begin().await?;
+        if connection.backend() == DbBackend::Postgres {
+            // A plan that was made while a table was empty would go on reading all of it.
+            let plans = "SET LOCAL plan_cache_mode = force_custom_plan";
+            connection.fetch(Statement::from_string(DbBackend::Postgres, plans)).await?;
+        }
         Ok(Self { store: store.clone(), connection })
     }
 
