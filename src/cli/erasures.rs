@@ -16,12 +16,12 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::{Failure, database::DatabaseArgs, print};
+use super::{BYTE_ORDER_MARK, Failure, author, database::DatabaseArgs, print};
 use crate::{
     entity::erasure::{self, ReasonCode},
     error::Error,
     profile::{
-        change::{AuditNote, Author, Change, Edit, Erasing, Found, Target, Written},
+        change::{AuditNote, Change, Edit, Erasing, Found, Target, Written},
         policy::Rpc,
     },
     store,
@@ -39,12 +39,6 @@ const LONGEST_LINE: u64 = 4096;
 
 /// How many lines are named that are no erasures.
 const NAMED_LINES: usize = 20;
-
-/// What a document of UTF-8 may begin with.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// Who makes an erasure again, in the history.
-const AUTHOR: &str = "command-line";
 
 #[derive(Debug, Subcommand)]
 pub enum ErasuresCommand {
@@ -139,7 +133,6 @@ async fn replay(file: &Path, dry_run: bool, database: DatabaseArgs) -> Result<()
 async fn erase(writer: &Writer, permits: &Arc<Semaphore>, line: Line, dry_run: bool) -> Result<Found, Error> {
     let Line { kind: Kind::Erasure, organization_id, profile_id, erase_time, reason_code } = line;
     let erase_time = erase_time.trunc_subsecs(6); // as the database keeps it; the history has the same
-    let author = Author { organization_id, key_id: AUTHOR.to_owned(), key_name: AUTHOR.to_owned(), actor: None };
     let change = Change {
         rpc: Rpc::ReplayErasure,
         target: Target::Id(profile_id),
@@ -151,7 +144,7 @@ async fn erase(writer: &Writer, permits: &Arc<Semaphore>, line: Line, dry_run: b
     };
     let permit = Arc::clone(permits).acquire_owned().await;
     let permit = permit.map_err(|_| Error::Internal("there are no permits".to_owned()))?;
-    match writer.write(author, Permit::from(permit), change, erase_time).await? {
+    match writer.write(author(organization_id), Permit::from(permit), change, erase_time).await? {
         Written::Erasure(_, found) => Ok(found),
         Written::Profile(_) | Written::Case(_) => Err(Error::Internal("nobody was erased".to_owned())),
     }

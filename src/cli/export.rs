@@ -8,7 +8,14 @@ use std::{
 use clap::Args;
 use uuid::Uuid;
 
-use super::{Failure, database::DatabaseArgs, new_file, organization::checked_name, progress::Progress, write_lines};
+use super::{
+    Failure,
+    database::DatabaseArgs,
+    new_file,
+    organization::{checked_name, named},
+    progress::Progress,
+    write_lines,
+};
 use crate::{
     error::Result,
     grpc::{json, pb},
@@ -36,8 +43,7 @@ pub async fn run(args: ExportArgs) -> Result<(), Failure> {
     let ExportArgs { organization, output, database } = args;
     let name = checked_name(&organization)?;
     let store = database.open().await?;
-    let organization = store::organization::find(store.reader(), &name).await?;
-    let organization = organization.ok_or_else(|| Failure::failed(format!("there is no organization {name:?}")))?.id;
+    let organization = named(&store, &name).await?.id;
     let total = store::profile::count(&store, organization).await?;
     // A bar between the lines on a terminal would spoil both.
     let beside = output.is_some() || !io::stdout().is_terminal();

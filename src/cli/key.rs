@@ -7,7 +7,13 @@ use clap::{Subcommand, ValueEnum, builder::PossibleValue};
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{Failure, database::DatabaseArgs, duration, organization::checked_name, print, print_and_commit};
+use super::{
+    Failure,
+    database::DatabaseArgs,
+    duration,
+    organization::{checked_name, unknown},
+    print, print_and_commit,
+};
 use crate::{clock, entity::api_key, scope::Scope, store, value::KeyText};
 
 impl ValueEnum for Scope {
@@ -70,7 +76,7 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
             let store = database.open().await?;
             let (tx, now) = (store.begin().await?, clock::now());
             let found = store::organization::lock(&tx, &organization).await?;
-            let organization_id = found.ok_or_else(|| no_organization(&organization))?.id;
+            let organization_id = found.ok_or_else(|| unknown(&organization))?.id;
             if let Some(live) = store::key::find_live(&tx, organization_id, &name, now).await? {
                 return Err(Failure::failed(format!(
                     "there is a key {name:?} that works; for a new one in its place: profile-service key rotate {}",
@@ -102,7 +108,7 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
             let store = database.open().await?;
             let organization = checked_name(&organization)?;
             let found = store::organization::find(store.reader(), &organization).await?;
-            let organization_id = found.ok_or_else(|| no_organization(&organization))?.id;
+            let organization_id = found.ok_or_else(|| unknown(&organization))?.id;
             let mut lines = vec!["LOOKUP\tNAME\tSCOPES\tCREATED\tEXPIRES\tREVOKED\tLAST USED".to_owned()];
             for key in store::key::list(store.reader(), organization_id).await? {
                 let api_key::Model {
@@ -178,10 +184,6 @@ fn lookup_of(text: &str) -> Result<String, Failure> {
 
 fn no_key(lookup: &str) -> Failure {
     Failure::failed(format!("there is no key {lookup:?}"))
-}
-
-fn no_organization(name: &str) -> Failure {
-    Failure::failed(format!("there is no organization {name:?}"))
 }
 
 fn shown(time: Option<DateTime<Utc>>) -> String {

@@ -27,15 +27,23 @@ use std::{
 use clap::{Parser, Subcommand, error::ContextValue};
 use sea_orm::DatabaseTransaction;
 use tokio::{task::spawn_blocking, time::timeout};
+use uuid::Uuid;
 
 use self::database::DatabaseArgs;
 use crate::{
     error::Error,
+    profile::change::Author,
     store::commit,
     telemetry::{self, Log},
 };
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PROFILE_COMMIT"), ")");
+
+/// What a text file may begin with.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// Who writes by a command, in the history.
+const COMMAND_LINE: &str = "command-line";
 
 /// How long a transaction waits for its result to be printed.
 const PRINTING: Duration = Duration::from_secs(2);
@@ -142,6 +150,11 @@ fn without_secrets(mut error: clap::Error) -> clap::Error {
         error.insert(kind, ContextValue::String("(not shown)".to_owned()));
     }
     error
+}
+
+/// Who writes by a command in this organization.
+fn author(organization_id: Uuid) -> Author {
+    Author { organization_id, key_id: COMMAND_LINE.to_owned(), key_name: COMMAND_LINE.to_owned(), actor: None }
 }
 
 /// Prints a result. Where that fails, the command has failed.

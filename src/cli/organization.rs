@@ -5,7 +5,12 @@ use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
 use super::{Failure, database::DatabaseArgs, print, print_and_commit};
-use crate::{clock, entity::organization, store, value};
+use crate::{
+    clock,
+    entity::organization,
+    store::{self, Store},
+    value,
+};
 
 #[derive(Debug, Subcommand)]
 pub enum OrganizationCommand {
@@ -53,6 +58,17 @@ pub async fn create(db: &impl ConnectionTrait, name: &str) -> Result<Option<Uuid
     let id = clock::new_id();
     let organization = organization::Model { id, name: name.to_owned(), created_at: clock::now() };
     Ok(store::organization::create(db, organization).await?.then_some(id))
+}
+
+/// The organization with this name.
+pub async fn named(store: &Store, name: &str) -> Result<organization::Model, Failure> {
+    let found = store::organization::find(store.reader(), name).await?;
+    found.ok_or_else(|| unknown(name))
+}
+
+/// That no organization has this name.
+pub fn unknown(name: &str) -> Failure {
+    Failure::failed(format!("there is no organization {name:?}"))
 }
 
 /// A name for an organization or a key.

@@ -13,13 +13,18 @@ use futures_util::StreamExt as _;
 use tokio::{task::spawn_blocking, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, database::DatabaseArgs, organization::checked_name, signals::Signals, write_lines};
+use super::{
+    Failure,
+    database::DatabaseArgs,
+    organization::{checked_name, named},
+    signals::Signals,
+    write_lines,
+};
 use crate::{
     error::{Error, Result},
     grpc::{json, pb, watch::Watch},
     profile::fields::Input,
     read::feed::Feed,
-    store,
 };
 
 /// How many messages are written at once at the most, where they come faster than they are taken.
@@ -53,8 +58,7 @@ pub async fn run(args: WatchArgs) -> Result<(), Failure> {
     let end = CancellationToken::new();
     let watching = async {
         let store = database.open().await?;
-        let organization = store::organization::find(store.reader(), &name).await?;
-        let organization = organization.ok_or_else(|| Failure::failed(format!("there is no organization {name:?}")))?;
+        let organization = named(&store, &name).await?;
         let skip_existing = skip_existing && token.is_empty();
         let request = pb::WatchProfilesRequest { skip_existing, resume_token: token };
         let watch = Watch::begin(Feed::new(&store), organization.id, Input::default(), request, end.clone()).await;

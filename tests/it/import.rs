@@ -250,6 +250,22 @@ async fn what_a_case_has_locked_does_not_change() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_was_imported_brings_nobody_back_and_another_one_warns() {
+    const WARNING: &str = "people of the organization have been erased";
+    let (service, north) = client().await;
+    let file = File::lines(&[person(1)]);
+    let (_, said) = file.import(&service, &[]);
+    assert!(!said.contains(WARNING), "{said}");
+    let ada = by_email(&north, "p1@example.com").await;
+    let privacy = service.client(&service.key("north", &["privacy"])).await;
+    let erase = json!({ "id": ada["id"], "reasonCode": "REASON_CODE_RETENTION" });
+    privacy.call("SupportService/EraseProfile", erase).await.expect("erased");
+    let (code, said) = file.import(&service, &[]);
+    assert!(code == Some(0) && said.contains(WARNING), "{said}");
+    assert_eq!(people(&service.database).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_says_what_would_fail_and_stores_nothing() {
     let (service, north) = client().await;
     north.person(json!({ "email": "p1@example.com" })).await;

@@ -8,12 +8,11 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
+use super::super::BYTE_ORDER_MARK;
+
 /// The longest line, in bytes: what a call may send. A line of a file of errors has what was wrong besides.
 pub const LONGEST_LINE: usize = 64 * 1024;
 const LONGEST_READ: usize = LONGEST_LINE + 32 * 1024;
-
-/// What a text file may begin with.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Reads a file of lines.
 pub struct Lines {

@@ -28,7 +28,13 @@ use self::{
     judge::{Chunk, Judge, Judged, Said, violations},
     upsert::UpsertBy,
 };
-use super::{Failure, database::DatabaseArgs, organization::checked_name, print, progress::Progress};
+use super::{
+    Failure, author,
+    database::DatabaseArgs,
+    organization::{checked_name, named},
+    print,
+    progress::Progress,
+};
 use crate::{
     clock,
     entity::import_progress,
@@ -37,9 +43,6 @@ use crate::{
     store::{self, Store},
     write::batch::{Batch, LARGEST_GROUP},
 };
-
-/// Who writes, for the history.
-const COMMAND_LINE: &str = "command-line";
 
 /// How many chunks of lines wait to be stored.
 const WAITING: usize = 2;
@@ -79,8 +82,7 @@ pub async fn run(args: ImportArgs) -> Result<(), Failure> {
     let surveyed = path.clone();
     let Survey { sha256, lines } = blocking(move || survey(&surveyed)).await?;
     let store = database.open().await?;
-    let organization = store::organization::find(store.reader(), &name).await?;
-    let organization = organization.ok_or_else(|| Failure::failed(format!("there is no organization {name:?}")))?.id;
+    let organization = named(&store, &name).await?.id;
     let mut progress = import_progress::Model {
         organization_id: organization,
         file_sha256: sha256.clone(),
@@ -98,12 +100,7 @@ pub async fn run(args: ImportArgs) -> Result<(), Failure> {
     let end = if dry_run { ".dry-run.errors.jsonl" } else { ".errors.jsonl" };
     let errors = Errors::beside(&path, end, done > 0);
     let errors = errors.map_err(|error| Failure::failed(format!("cannot begin a file of errors: {error}")))?;
-    let author = Author {
-        organization_id: organization,
-        key_id: COMMAND_LINE.to_owned(),
-        key_name: COMMAND_LINE.to_owned(),
-        actor: None,
-    };
+    let author = author(organization);
     let judge = Judge { upsert_by, file: sha256.chars().take(FILE).collect() };
     let bar = Progress::begin(if dry_run { "judging" } else { "importing" }, "lines", done, lines);
     let mut import = Import { store, author, judge, dry_run, progress, errors, bar, count: Count::default() };
