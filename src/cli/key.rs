@@ -1,4 +1,4 @@
-//! `key create`, `key rotate`, `key list` and `key revoke`.
+//! `key create`, `key rotate`, `key rate`, `key list` and `key revoke`.
 
 use std::time::Duration;
 
@@ -14,7 +14,13 @@ use super::{
     organization::{checked_name, unknown},
     print, print_and_commit,
 };
-use crate::{clock, entity::api_key, scope::Scope, store, value::KeyText};
+use crate::{
+    clock,
+    entity::api_key,
+    scope::Scope,
+    store,
+    value::{KeyText, NoRate, Rate},
+};
 
 impl ValueEnum for Scope {
     fn value_variants<'a>() -> &'a [Self] {
@@ -42,17 +48,31 @@ pub enum KeyCommand {
         /// How long the key works, such as 90d or 12h; for ever without it.
         #[arg(long, value_parser = duration::lifetime)]
         expires: Option<Duration>,
+        /// Calls a second that the key may make, such as 100/s; without it no bound. Each replica counts for itself.
+        #[arg(long)]
+        rate: Option<Rate>,
         #[command(flatten)]
         database: DatabaseArgs,
     },
-    /// Make a key of the same name, scopes and lifetime and print it. The old one works until it is revoked.
+    /// Make a key of the same name, scopes, lifetime and rate and print it. The old one works until it is revoked.
     Rotate {
         /// The old key's lookup id, or the whole key.
         lookup: String,
         #[command(flatten)]
         database: DatabaseArgs,
     },
-    /// Print an organization's keys: lookup id, name, scopes, creation, expiry, revocation, last use.
+    /// Set how many calls a second a key may make, effective within 5 seconds. Each replica counts for itself: so many
+    /// replicas serve so many times as much.
+    Rate {
+        /// The key's lookup id, or the whole key.
+        lookup: String,
+        /// Such as 50/s, or `none` for no bound.
+        #[arg(value_parser = rate_or_none)]
+        rate: RateOrNone,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Print an organization's keys: lookup id, name, scopes, creation, expiry, revocation, last use, rate.
     List {
         /// The organization's name.
         #[arg(long)]
@@ -71,7 +91,7 @@ pub enum KeyCommand {
 
 pub async fn run(command: KeyCommand) -> Result<(), Failure> {
     match command {
-        KeyCommand::Create { organization, name, scopes, expires, database } => {
+        KeyCommand::Create { organization, name, scopes, expires, rate, database } => {
             let (organization, name) = (checked_name(&organization)?, checked_name(&name)?);
             let store = database.open().await?;
             let (tx, now) = (store.begin().await?, clock::now());
@@ -85,7 +105,8 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
             }
             let lifetime = expires.map(TimeDelta::from_std).transpose();
             let lifetime = lifetime.map_err(|error| Failure::usage(error.to_string()))?;
-            let key = create(&tx, organization_id, name, joined(&scopes), lifetime, now).await?;
+            let allowed = Allowed { scopes: joined(&scopes), lifetime, calls_per_second: rate.map(i32::from) };
+            let key = create(&tx, organization_id, name, allowed, now).await?;
             print_and_commit(tx, key).await?;
             store.close().await;
         }
@@ -100,8 +121,17 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
                 )));
             }
             let lifetime = old.expires_at.map(|end| end - old.created_at);
-            let key = create(&tx, old.organization_id, old.name, old.scopes, lifetime, now).await?;
+            let allowed = Allowed { scopes: old.scopes, lifetime, calls_per_second: old.calls_per_second };
+            let key = create(&tx, old.organization_id, old.name, allowed, now).await?;
             print_and_commit(tx, key).await?;
+            store.close().await;
+        }
+        KeyCommand::Rate { lookup, rate: RateOrNone(rate), database } => {
+            let lookup = lookup_of(&lookup)?;
+            let store = database.open().await?;
+            if !store::key::set_rate(store.writer(), &lookup, rate.map(i32::from)).await? {
+                return Err(no_key(&lookup));
+            }
             store.close().await;
         }
         KeyCommand::List { organization, database } => {
@@ -109,7 +139,7 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
             let organization = checked_name(&organization)?;
             let found = store::organization::find(store.reader(), &organization).await?;
             let organization_id = found.ok_or_else(|| unknown(&organization))?.id;
-            let mut lines = vec!["LOOKUP\tNAME\tSCOPES\tCREATED\tEXPIRES\tREVOKED\tLAST USED".to_owned()];
+            let mut lines = vec!["LOOKUP\tNAME\tSCOPES\tCREATED\tEXPIRES\tREVOKED\tLAST USED\tRATE".to_owned()];
             for key in store::key::list(store.reader(), organization_id).await? {
                 let api_key::Model {
                     id,
@@ -121,9 +151,11 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
                     expires_at,
                     revoked_at,
                     last_used_at,
+                    calls_per_second,
                 } = key;
                 let [expires, revoked, used] = [expires_at, revoked_at, last_used_at].map(shown);
-                lines.push(format!("{id}\t{name}\t{scopes}\t{created_at:?}\t{expires}\t{revoked}\t{used}"));
+                let rate = calls_per_second.map_or_else(|| "-".to_owned(), |calls| Rate::stored(calls).to_string());
+                lines.push(format!("{id}\t{name}\t{scopes}\t{created_at:?}\t{expires}\t{revoked}\t{used}\t{rate}"));
             }
             store.close().await;
             print(&lines.join("\n"))?;
@@ -140,13 +172,23 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a key allows.
+#[derive(Default)]
+pub struct Allowed {
+    /// As the database has them.
+    pub scopes: String,
+    /// For ever where there is none.
+    pub lifetime: Option<TimeDelta>,
+    /// No bound where there is none.
+    pub calls_per_second: Option<i32>,
+}
+
 /// Makes a key and answers its text, which is nowhere else.
 pub async fn create(
     db: &impl ConnectionTrait,
     organization_id: Uuid,
     name: String,
-    scopes: String,
-    lifetime: Option<TimeDelta>,
+    Allowed { scopes, lifetime, calls_per_second }: Allowed,
     now: DateTime<Utc>,
 ) -> Result<String, Failure> {
     let text = KeyText::generate();
@@ -161,6 +203,7 @@ pub async fn create(
         expires_at: lifetime.map(end).transpose()?,
         revoked_at: None,
         last_used_at: None,
+        calls_per_second,
     };
     store::key::create(db, key).await?;
     Ok(text.expose())
@@ -180,6 +223,17 @@ fn lookup_of(text: &str) -> Result<String, Failure> {
     let valid = lookup.len() == 16 && lookup.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let form = "a lookup id is the 16 hexadecimal digits that stand between ps_ and the next _ of the key";
     valid.then(|| lookup.to_owned()).ok_or_else(|| Failure::usage(form))
+}
+
+/// A rate, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct RateOrNone(Option<Rate>);
+
+fn rate_or_none(text: &str) -> Result<RateOrNone, String> {
+    match text {
+        "none" => Ok(RateOrNone(None)),
+        rate => rate.parse().map(|rate| RateOrNone(Some(rate))).map_err(|error: NoRate| format!("{error}, or none")),
+    }
 }
 
 fn no_key(lookup: &str) -> Failure {

@@ -43,7 +43,7 @@ pub async fn run(command: OrganizationCommand) -> Result<(), Failure> {
         OrganizationCommand::List { database } => {
             let store = database.open().await?;
             let mut lines = vec!["ID\tNAME\tCREATED".to_owned()];
-            for organization::Model { id, name, created_at } in store::organization::list(store.reader()).await? {
+            for organization::Model { id, name, created_at, .. } in store::organization::list(store.reader()).await? {
                 lines.push(format!("{id}\t{name}\t{created_at:?}"));
             }
             store.close().await;
@@ -56,7 +56,7 @@ pub async fn run(command: OrganizationCommand) -> Result<(), Failure> {
 /// Makes an organization, unless its name is taken.
 pub async fn create(db: &impl ConnectionTrait, name: &str) -> Result<Option<Uuid>, Failure> {
     let id = clock::new_id();
-    let organization = organization::Model { id, name: name.to_owned(), created_at: clock::now() };
+    let organization = organization::Model { id, name: name.to_owned(), created_at: clock::now(), disabled_at: None };
     Ok(store::organization::create(db, organization).await?.then_some(id))
 }
 

@@ -35,6 +35,7 @@ mod policy;
 mod program;
 mod query;
 mod race;
+mod rate;
 mod reads;
 mod repeat;
 mod replace;
