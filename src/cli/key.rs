@@ -5,14 +5,16 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Subcommand, ValueEnum, builder::PossibleValue};
 use sea_orm::ConnectionTrait;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
     Failure,
     database::DatabaseArgs,
     duration,
-    organization::{checked_name, unknown},
-    print, print_and_commit,
+    organization::{checked_name, enabled, unknown},
+    output::{Output, Row, shown},
+    print_and_commit,
 };
 use crate::{
     clock,
@@ -77,6 +79,9 @@ pub enum KeyCommand {
         /// The organization's name.
         #[arg(long)]
         organization: String,
+        /// For people or for programs.
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
         #[command(flatten)]
         database: DatabaseArgs,
     },
@@ -96,7 +101,7 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
             let store = database.open().await?;
             let (tx, now) = (store.begin().await?, clock::now());
             let found = store::organization::lock(&tx, &organization).await?;
-            let organization_id = found.ok_or_else(|| unknown(&organization))?.id;
+            let organization_id = enabled(found.ok_or_else(|| unknown(&organization))?)?.id;
             if let Some(live) = store::key::find_live(&tx, organization_id, &name, now).await? {
                 return Err(Failure::failed(format!(
                     "there is a key {name:?} that works; for a new one in its place: profile-service key rotate {}",
@@ -120,6 +125,8 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
                     "the key {lookup:?} is revoked or expired: make one by key create"
                 )));
             }
+            let organization = store::organization::find_by_id(&tx, old.organization_id).await?;
+            organization.map(enabled).transpose()?;
             let lifetime = old.expires_at.map(|end| end - old.created_at);
             let allowed = Allowed { scopes: old.scopes, lifetime, calls_per_second: old.calls_per_second };
             let key = create(&tx, old.organization_id, old.name, allowed, now).await?;
@@ -134,31 +141,14 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
             }
             store.close().await;
         }
-        KeyCommand::List { organization, database } => {
+        KeyCommand::List { organization, output, database } => {
             let store = database.open().await?;
             let organization = checked_name(&organization)?;
             let found = store::organization::find(store.reader(), &organization).await?;
             let organization_id = found.ok_or_else(|| unknown(&organization))?.id;
-            let mut lines = vec!["LOOKUP\tNAME\tSCOPES\tCREATED\tEXPIRES\tREVOKED\tLAST USED\tRATE".to_owned()];
-            for key in store::key::list(store.reader(), organization_id).await? {
-                let api_key::Model {
-                    id,
-                    organization_id: _,
-                    name,
-                    secret_sha256: _,
-                    scopes,
-                    created_at,
-                    expires_at,
-                    revoked_at,
-                    last_used_at,
-                    calls_per_second,
-                } = key;
-                let [expires, revoked, used] = [expires_at, revoked_at, last_used_at].map(shown);
-                let rate = calls_per_second.map_or_else(|| "-".to_owned(), |calls| Rate::stored(calls).to_string());
-                lines.push(format!("{id}\t{name}\t{scopes}\t{created_at:?}\t{expires}\t{revoked}\t{used}\t{rate}"));
-            }
+            let keys = store::key::list(store.reader(), organization_id).await?;
             store.close().await;
-            print(&lines.join("\n"))?;
+            output.print(keys.into_iter().map(ListedKey::from).collect())?;
         }
         KeyCommand::Revoke { lookup, database } => {
             let lookup = lookup_of(&lookup)?;
@@ -240,6 +230,43 @@ fn no_key(lookup: &str) -> Failure {
     Failure::failed(format!("there is no key {lookup:?}"))
 }
 
-fn shown(time: Option<DateTime<Utc>>) -> String {
-    time.map_or_else(|| "-".to_owned(), |time| format!("{time:?}"))
+/// A key in the list, in the names of the contract: nothing of its secret.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ListedKey {
+    key_id: String,
+    key_name: String,
+    scopes: Vec<String>,
+    create_time: DateTime<Utc>,
+    expire_time: Option<DateTime<Utc>>,
+    revoke_time: Option<DateTime<Utc>>,
+    last_use_time: Option<DateTime<Utc>>,
+    rate: Option<String>,
+}
+
+impl From<api_key::Model> for ListedKey {
+    fn from(key: api_key::Model) -> Self {
+        Self {
+            key_id: key.id,
+            key_name: key.name,
+            scopes: key.scopes.split(' ').map(str::to_owned).collect(),
+            create_time: key.created_at,
+            expire_time: key.expires_at,
+            revoke_time: key.revoked_at,
+            last_use_time: key.last_used_at,
+            rate: key.calls_per_second.map(|calls| Rate::stored(calls).to_string()),
+        }
+    }
+}
+
+impl Row for ListedKey {
+    const COLUMNS: &'static [&'static str] =
+        &["LOOKUP", "NAME", "SCOPES", "CREATED", "EXPIRES", "REVOKED", "LAST USED", "RATE"];
+
+    fn columns(self) -> Vec<String> {
+        let [expires, revoked, used] = [self.expire_time, self.revoke_time, self.last_use_time]
+            .map(|time| shown(time, |time| format!("{time:?}")));
+        let (created, rate) = (format!("{:?}", self.create_time), shown(self.rate, |rate| rate));
+        vec![self.key_id, self.key_name, self.scopes.join(" "), created, expires, revoked, used, rate]
+    }
 }

@@ -28,6 +28,7 @@ mod input;
 mod keys;
 mod log;
 mod message;
+mod organization;
 mod overload;
 mod patch;
 mod personal;
