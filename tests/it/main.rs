@@ -39,6 +39,7 @@ mod query;
 mod race;
 mod rate;
 mod reads;
+mod reference;
 mod repeat;
 mod replace;
 mod replicas;
