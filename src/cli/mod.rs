@@ -13,6 +13,7 @@ mod organization;
 mod progress;
 mod serve;
 mod signals;
+mod tls;
 mod watch;
 
 use std::{

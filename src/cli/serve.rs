@@ -6,7 +6,9 @@ use clap::Args;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, database::DatabaseArgs, duration, key, organization, print_and_commit, signals::Signals};
+use super::{
+    Failure, database::DatabaseArgs, duration, key, organization, print_and_commit, signals::Signals, tls::TlsArgs,
+};
 use crate::{
     clock,
     read::Batches,
@@ -27,6 +29,9 @@ pub struct ServeArgs {
     /// The address to listen on, or a name, which may stand for several; port 0 takes a free one, which the log tells.
     #[arg(long, env = "PROFILE_LISTEN", default_value = "127.0.0.1:50051", value_parser = host_and_port)]
     listen: String,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 
     #[command(flatten)]
     database: DatabaseArgs,
@@ -58,14 +63,15 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let connections = files::connections(args.max_connections.into(), args.database.connections());
     let connections = connections.map_err(Failure::failed)?;
+    let tls = args.tls.load()?;
     let opening = async {
-        let (listeners, addresses) = listen(&args.listen).await?;
+        let (listeners, addresses) = listen(&args.listen, &args.tls).await?;
         let store = args.database.open_or_create().await?;
         if store::compact::is_due(&store).await? {
             tracing::warn!("the database's file may hold deleted values of before: run profile-service compact once");
         }
         if args.database.is_default() {
-            greet(&store, addresses[0]).await?;
+            greet(&store, addresses[0], args.tls.of_grpcurl()).await?;
         }
         Ok::<_, Failure>((listeners, addresses, store))
     };
@@ -83,10 +89,11 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         connection_age: args.max_connection_age,
         drain: args.drain_timeout,
     };
-    let serving = Server::new(listeners, store, limits).run(stop.clone());
+    let encrypted = tls.is_some();
+    let serving = Server::new(listeners, store, limits).with_tls(tls).run(stop.clone());
     let database = args.database.url()?;
     for address in addresses {
-        tracing::info!(%address, %database, version = super::VERSION, "listening");
+        tracing::info!(%address, tls = encrypted, %database, version = super::VERSION, "listening");
     }
     tokio::select! {
         drained = serving => match drained {
@@ -106,10 +113,12 @@ fn host_and_port(text: &str) -> Result<String, &'static str> {
     if valid { Ok(text.to_owned()) } else { Err("it must be ADDRESS:PORT or NAME:PORT") }
 }
 
-/// Listens on every address that the name stands for.
-async fn listen(name: &str) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
-    let listening = async { bind_all(lookup_host(name).await?) };
-    listening.await.map_err(|error| Failure::failed(format!("cannot listen on {name}: {error}")))
+/// Listens on every address that the name stands for, where that is allowed.
+async fn listen(name: &str, tls: &TlsArgs) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
+    let failed = |error| Failure::failed(format!("cannot listen on {name}: {error}"));
+    let addresses: Vec<_> = lookup_host(name).await.map_err(failed)?.collect();
+    tls.allow(&addresses)?;
+    bind_all(addresses.into_iter()).map_err(failed)
 }
 
 /// Listens on all these addresses that the machine has, on one port, and at least on one: a name such as localhost may
@@ -144,7 +153,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The first start on the embedded database makes an organization and a key, and shows how to use them.
-async fn greet(store: &Store, address: SocketAddr) -> Result<(), Failure> {
+async fn greet(store: &Store, address: SocketAddr, transport: &str) -> Result<(), Failure> {
     if !store::organization::list(store.reader()).await?.is_empty() {
         return Ok(());
     }
@@ -158,7 +167,7 @@ async fn greet(store: &Store, address: SocketAddr) -> Result<(), Failure> {
 
 Try it in a second terminal:
 
-  grpcurl -plaintext -H 'cv-api-key: {key}' \\
+  grpcurl {transport} -H 'cv-api-key: {key}' \\
     -d '{{\"profile\": {{\"first_name\": \"John\", \"last_name\": \"Doe\"}}}}' \\
     {address} profiles.v1.ProfileService/CreateProfile
 "

@@ -39,8 +39,8 @@ impl Sent {
 }
 
 impl LogLine {
-    /// Begins with a call of this path.
-    pub fn start(access: Option<Access>, path: &str, request_id: &str) -> Self {
+    /// Begins with a call of this path, by a client whose certificate has this name.
+    pub fn start(access: Option<Access>, path: &str, request_id: &str, client: Option<&str>) -> Self {
         // A path that is no method's is the caller's text: it stays out of the log.
         let method = if access.is_some() { path } else { "unknown" };
         let span = tracing::info_span!(
@@ -49,6 +49,7 @@ impl LogLine {
             request_id,
             key_id = Empty,
             key_state = Empty,
+            client,
             actor = Empty,
             profile_id = Empty,
             profiles = Empty,

@@ -40,6 +40,8 @@ pub struct Peer {
     pub known: AtomicBool,
     /// Cancelled, it ends the connection at once.
     pub cut: CancellationToken,
+    /// The name in its certificate, if it has presented one.
+    pub client: Option<String>,
     /// Its part of the backlog, in bytes; changed only under the backlog's lock.
     waiting: AtomicUsize,
 }
@@ -54,8 +56,16 @@ impl Default for Peer {
             key_lookup: Semaphore::new(1),
             known: AtomicBool::default(),
             cut: CancellationToken::default(),
+            client: None,
             waiting: AtomicUsize::default(),
         }
+    }
+}
+
+impl Peer {
+    /// One whose certificate has this name.
+    pub fn new(client: Option<String>) -> Self {
+        Self { client, ..Self::default() }
     }
 }
 

@@ -44,6 +44,7 @@ mod stream;
 mod structure;
 mod support;
 mod text;
+mod tls;
 mod unread;
 mod update;
 mod upgrade;

@@ -9,6 +9,7 @@ mod client;
 mod database;
 mod proxy;
 mod service;
+pub mod tls;
 pub mod wire;
 
 pub use self::{
