@@ -48,6 +48,7 @@ mod stream;
 mod structure;
 mod support;
 mod text;
+mod tls;
 mod unread;
 mod update;
 mod upgrade;

@@ -10,6 +10,7 @@ mod database;
 mod proxy;
 mod scrape;
 mod service;
+pub mod tls;
 pub mod wire;
 
 pub use self::{
