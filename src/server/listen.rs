@@ -17,6 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::peer::Peer;
+use crate::metrics::METRICS;
 
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -59,8 +60,13 @@ async fn accept_on(
         match listener.accept().await {
             Ok((stream, _)) => {
                 // A peer too many is closed at once: waiting would look like a service that hangs.
-                if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-                    tokio::spawn(open(stream, permit, longest, opened.clone()));
+                match Arc::clone(&permits).try_acquire_owned() {
+                    Ok(permit) => {
+                        tokio::spawn(open(stream, permit, longest, opened.clone()));
+                    }
+                    Err(_) => {
+                        METRICS.connections.refused.inc();
+                    }
                 }
             }
             Err(error) => {
@@ -73,9 +79,16 @@ async fn accept_on(
 
 /// Hands a connection over once its preface has come in time. Any other is closed without a word.
 async fn open(stream: TcpStream, permit: OwnedSemaphorePermit, longest: Duration, opened: mpsc::Sender<Connection>) {
-    if let Ok(Ok(connection)) = timeout(PREFACE_DEADLINE, Connection::open(stream, permit, longest)).await {
-        let _ = opened.send(connection).await; // nobody is there to take it during a drain
-    }
+    let ends = &METRICS.connections;
+    let end = match timeout(PREFACE_DEADLINE, Connection::open(stream, permit, longest)).await {
+        Ok(Ok(connection)) => {
+            let _ = opened.send(connection).await; // nobody is there to take it during a drain
+            return;
+        }
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => &ends.no_http2,
+        Ok(Err(_)) | Err(_) => &ends.not_begun,
+    };
+    end.inc();
 }
 
 /// A connection whose preface has been read, and is read again by HTTP/2.
