@@ -6,7 +6,14 @@ use clap::Args;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, database::DatabaseArgs, duration, key, organization, print_and_commit, signals::Signals};
+use super::{
+    Failure,
+    database::DatabaseArgs,
+    duration,
+    key::{self, Allowed},
+    organization, print_and_commit,
+    signals::Signals,
+};
 use crate::{
     clock,
     read::Batches,
@@ -167,7 +174,8 @@ async fn greet(store: &Store, address: SocketAddr) -> Result<(), Failure> {
     }
     let tx = store.begin().await?;
     if let Some(organization) = organization::create(&tx, DEMO).await? {
-        let key = key::create(&tx, organization, DEMO.to_owned(), key::joined(&Scope::ALL), None, clock::now()).await?;
+        let allowed = Allowed { scopes: key::joined(&Scope::ALL), ..Allowed::default() };
+        let key = key::create(&tx, organization, DEMO.to_owned(), allowed, clock::now()).await?;
         let greeting = format!(
             "First start: here is the organization {DEMO:?} with a key, which is shown only now:
 

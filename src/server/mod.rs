@@ -12,8 +12,10 @@ mod keys;
 mod layers;
 mod line;
 mod listen;
+mod look_up;
 mod message;
 mod peer;
+mod rate;
 mod streams;
 mod sweep;
 
