@@ -11,7 +11,7 @@ use std::{fmt, sync::LazyLock, time::Instant};
 
 use prometheus_client::{
     encoding::text,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -149,8 +149,9 @@ impl Metrics {
         let mut registry = Registry::default();
         process::register(&mut registry);
         let own = registry.sub_registry_with_prefix(PREFIX);
-        let build = [("version", env!("CARGO_PKG_VERSION")), ("commit", env!("PROFILE_COMMIT"))];
-        own.register("build", "The program that runs", Info::new(build));
+        let build = Family::<[(&str, &str); 2], Gauge>::default();
+        own.register("build_info", "The program that runs: always 1", build.clone());
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION")), ("commit", env!("PROFILE_COMMIT"))]).set(1);
         let ready = Gauge::default();
         own.register("ready", "Whether the database answers and no drain has begun", ready.clone());
         let errors = Family::default();
@@ -176,6 +177,13 @@ impl Metrics {
             not_found: NotFound { by_id, by_contact },
             shed: Shed { calls, streams, streams_of_a_key, streams_without_key },
             keys: Keys { remembered, looked_up },
+        }
+    }
+
+    /// Tells of these reasons also before a call has failed for them: the first time would show no increase.
+    pub fn expect(&self, reasons: &[&'static str]) {
+        for reason in reasons {
+            drop(self.errors.get_or_create(&[("reason", reason)]));
         }
     }
 
