@@ -26,6 +26,7 @@ mod history;
 mod identifier;
 mod import;
 mod input;
+mod internals;
 mod keys;
 mod log;
 mod message;
