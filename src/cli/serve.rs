@@ -1,6 +1,6 @@
 //! `serve`.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
@@ -18,7 +18,7 @@ use crate::{
     clock,
     read::Batches,
     scope::Scope,
-    server::{Drained, Limits, Server, files},
+    server::{Drained, Exposition, Limits, Server, files},
     store::{self, Store},
 };
 
@@ -34,6 +34,11 @@ pub struct ServeArgs {
     /// The address to listen on, or a name, which may stand for several; port 0 takes a free one, which the log tells.
     #[arg(long, env = "PROFILE_LISTEN", default_value = "127.0.0.1:50051", value_parser = host_and_port)]
     listen: String,
+
+    /// The address, or a name, of a second port: `/metrics` (OpenMetrics), `/livez` and `/readyz`, by HTTP/1.1 and without
+    /// a key. It has nothing of a person, and is for the inside alone. Without it there is none.
+    #[arg(long, env = "PROFILE_METRICS_LISTEN", value_parser = host_and_port)]
+    metrics_listen: Option<String>,
 
     #[command(flatten)]
     database: DatabaseArgs,
@@ -67,6 +72,8 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let connections = connections.map_err(Failure::failed)?;
     let opening = async {
         let (listeners, addresses) = listen(&args.listen).await?;
+        // Before the database is opened, which may take long where its schema is migrated.
+        let exposition = expose(args.metrics_listen.as_deref()).await?;
         let store = args.database.open_or_create().await?;
         if store::compact::is_due(&store).await? {
             tracing::warn!("the database's file may hold deleted values of before: run profile-service compact once");
@@ -74,9 +81,9 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         if args.database.is_default() {
             greet(&store, addresses[0]).await?;
         }
-        Ok::<_, Failure>((listeners, addresses, store))
+        Ok::<_, Failure>((listeners, addresses, exposition, store))
     };
-    let (listeners, addresses, store) = tokio::select! {
+    let (listeners, addresses, exposition, store) = tokio::select! {
         opened = opening => opened?,
         () = signals.next() => return Err(Failure::failed("stopped by a signal before it served")),
     };
@@ -90,7 +97,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         connection_age: args.max_connection_age,
         drain: args.drain_timeout,
     };
-    let serving = Server::new(listeners, store, limits).run(stop.clone());
+    let serving = Server::new(listeners, store, limits).exposing(exposition).run(stop.clone());
     let database = args.database.url()?;
     for address in addresses {
         tracing::info!(%address, %database, version = super::VERSION, "listening");
@@ -111,6 +118,16 @@ fn host_and_port(text: &str) -> Result<String, &'static str> {
         text.rsplit_once(':').filter(|(name, port)| !name.contains([':', '/', '@']) && port.parse::<u16>().is_ok());
     let valid = text.parse::<SocketAddr>().is_ok() || name.is_some_and(|(name, _)| !name.is_empty());
     if valid { Ok(text.to_owned()) } else { Err("it must be ADDRESS:PORT or NAME:PORT") }
+}
+
+/// Answers metrics and probes on every address that the name stands for, if there is one.
+async fn expose(name: Option<&str>) -> Result<Option<Arc<Exposition>>, Failure> {
+    let Some(name) = name else { return Ok(None) };
+    let (listeners, addresses) = listen(name).await?;
+    for address in addresses {
+        tracing::info!(%address, "metrics");
+    }
+    Ok(Some(Exposition::start(listeners)))
 }
 
 /// Listens on every address that the name stands for.

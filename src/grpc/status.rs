@@ -15,6 +15,7 @@ use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt
 
 use crate::{
     error::{Error, Violation},
+    metrics::METRICS,
     telemetry,
     value::Rule,
 };
@@ -72,10 +73,23 @@ const fn code(error: &Error) -> (Code, &'static str) {
     }
 }
 
+/// Notes why a call failed.
+fn note(reason: &'static str) {
+    telemetry::note_reason(reason);
+    METRICS.failed(reason);
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let (code, reason) = code(&error);
-        telemetry::note_reason(reason);
+        note(reason);
+        match &error {
+            Error::ProfileNotFound(Some(_)) => METRICS.not_found.by_id.inc(),
+            Error::ProfileNotFound(None) | Error::UserNotFound(_) | Error::UserNotInOrganization(_) => {
+                METRICS.not_found.by_contact.inc()
+            }
+            _ => 0,
+        };
         let metadata: HashMap<String, String> = match &error {
             Error::ScopeMissing(scope) => [("scope".to_owned(), scope.to_string())].into(),
             _ => HashMap::new(),
@@ -135,7 +149,7 @@ pub fn explained(status: &Status) -> Option<Status> {
     match status.code() {
         Code::Internal => Some(Error::InvalidMessage.into()),
         Code::Unimplemented => {
-            telemetry::note_reason(UNIMPLEMENTED);
+            note(UNIMPLEMENTED);
             let details = ErrorDetails::with_error_info(UNIMPLEMENTED, DOMAIN, HashMap::new());
             // Its metadata says which encodings there are.
             let (message, metadata) = (status.message(), status.metadata().clone());

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     entity::api_key,
     error::{Error, Result},
+    metrics::METRICS,
     scope::Scope,
     store::{self, Store, key::OfOrganization},
     telemetry,
@@ -68,7 +69,10 @@ impl Keys {
     ) -> Result<api_key::Model> {
         let lookup = &presented.lookup;
         let remembered = match self.cache.get(lookup).await {
-            Some(remembered) => remembered,
+            Some(remembered) => {
+                METRICS.keys.remembered.inc();
+                remembered
+            }
             // Boxed, since every call has room for it, and moves it, and few need it.
             None => Box::pin(self.cache.try_get_with_by_ref(lookup, self.look_up(lookup, peer)))
                 .await
@@ -106,6 +110,7 @@ impl Keys {
     }
 
     async fn look_up(&self, lookup: &str, peer: &Peer) -> Result<Arc<Remembered>> {
+        METRICS.keys.looked_up.inc();
         let in_turn = async {
             let _permit = peer.key_look_ups.acquire().await;
             self.look_ups.find(lookup).await

@@ -33,18 +33,17 @@ const GRACE: Duration = Duration::from_secs(30);
 /// At most one hint is logged in this time.
 const HINTS: Duration = Duration::from_mins(1);
 
-/// Accepts at most `max` connections at once until `stop` is cancelled, and then closes the ports. A connection older
+/// Accepts at most as many connections at once as there are permits until `stop` is cancelled, and then closes the ports. A connection older
 /// than `age` is cut if it has not ended by itself soon after.
 pub fn accept(
     listeners: Vec<TcpListener>,
-    max: usize,
+    permits: &Arc<Semaphore>,
     age: Duration,
     stop: &CancellationToken,
 ) -> mpsc::Receiver<Connection> {
     let (opened, connections) = mpsc::channel(1);
-    let permits = Arc::new(Semaphore::new(max));
     for listener in listeners {
-        let accepting = accept_on(listener, Arc::clone(&permits), age + GRACE, opened.clone());
+        let accepting = accept_on(listener, Arc::clone(permits), age + GRACE, opened.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(accepting));
     }
     connections

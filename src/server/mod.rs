@@ -1,9 +1,11 @@
 //! The server: built once, then it serves until it is told to stop.
 
 mod answer;
+mod calls;
 mod connection;
 mod course;
 mod deadline;
+mod exposition;
 pub mod files;
 mod health;
 mod keys;
@@ -20,12 +22,14 @@ mod sweep;
 use std::{sync::Arc, time::Duration};
 
 use axum::middleware::from_fn_with_state;
+use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tonic_reflection::server as reflection;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use self::exposition::Exposition;
 use self::{
     connection::Http,
     health::Health,
@@ -46,6 +50,7 @@ use crate::{
             support_service_server::SupportServiceServer,
         },
     },
+    metrics::{Reading, count},
     read::{Batches, Profiles, feed::Feed},
     store::Store,
     write::{Writer, sequencer},
@@ -77,6 +82,7 @@ pub struct Server {
     listeners: Vec<TcpListener>,
     store: Store,
     limits: Limits,
+    exposition: Option<Arc<Exposition>>,
 }
 
 /// How a server came to its end.
@@ -91,7 +97,14 @@ pub enum Drained {
 impl Server {
     #[must_use]
     pub const fn new(listeners: Vec<TcpListener>, store: Store, limits: Limits) -> Self {
-        Self { listeners, store, limits }
+        Self { listeners, store, limits, exposition: None }
+    }
+
+    /// With metrics that say how much of its limits it uses.
+    #[must_use]
+    pub fn exposing(mut self, exposition: Option<Arc<Exposition>>) -> Self {
+        self.exposition = exposition;
+        self
     }
 
     /// Serves until `stop` is cancelled, then drains: no new connection, NOT_SERVING, every call in flight answered.
@@ -109,7 +122,7 @@ impl Server {
         handlers: impl FnOnce(Arc<Api>) -> Arc<P>,
         stop: CancellationToken,
     ) -> Drained {
-        let Self { listeners, store, limits } = self;
+        let Self { listeners, store, limits, exposition } = self;
         let tasks = TaskTracker::new();
         let (reporter, health_service) = tonic_health::server::health_reporter();
         Health::not_serving(reporter).await.watch(store.clone(), &tasks, stop.clone());
@@ -122,15 +135,19 @@ impl Server {
         let api = Arc::new(Api::new(store.clone(), profiles, feed, writer));
         let profile_service = ProfileServiceServer::from_arc(handlers(Arc::clone(&api)));
         let keys = Arc::new(Keys::new(store.clone(), tasks.clone()));
-        let streams = Arc::new(Streams::new(limits.streams));
+        let permits = Permits::new(limits);
+        let streams = Arc::new(Streams::new(Arc::clone(&permits.streams), limits.streams));
         Arc::clone(&streams).watch(Arc::clone(&keys), &tasks, stop.clone());
         let admission = Admission {
             keys,
-            permits: Arc::new(Semaphore::new(limits.in_flight)),
+            permits: Arc::clone(&permits.calls),
             streams,
             stop: stop.clone(),
             backlog: Arc::default(),
         };
+        if let Some(exposition) = &exposition {
+            exposition.add(|registry| permits.register(registry, limits));
+        }
         let calls = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
             .add_service(
                 reflection().build_v1().expect(DESCRIPTORS_ARE_OURS).max_decoding_message_size(LARGEST_QUESTION),
@@ -151,7 +168,7 @@ impl Server {
             .into_axum_router()
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(Arc::new(admission), layers::call));
-        let mut opened = listen::accept(listeners, limits.connections, limits.connection_age.mul_f64(1.1), &stop);
+        let mut opened = listen::accept(listeners, &permits.connections, limits.connection_age.mul_f64(1.1), &stop);
         let http = Http::new(calls, limits.connection_age, stop.clone());
         let connections = TaskTracker::new();
         while let Some(Some(connection)) = stop.run_until_cancelled(opened.recv()).await {
@@ -178,4 +195,35 @@ fn reflection() -> reflection::Builder<'static> {
     reflection::Builder::configure()
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// What is limited, and how much of it is left.
+struct Permits {
+    calls: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+}
+
+impl Permits {
+    fn new(limits: Limits) -> Self {
+        let permits = |number| Arc::new(Semaphore::new(number));
+        let Limits { in_flight, streams, connections, .. } = limits;
+        Self { calls: permits(in_flight), streams: permits(streams), connections: permits(connections) }
+    }
+
+    fn register(&self, registry: &mut Registry, limits: Limits) {
+        let Self { calls, streams, connections } = self;
+        let (mut in_use, mut all) = (Reading::gauges(), Reading::gauges());
+        for (of, permits, limit) in [
+            ("calls", calls, limits.in_flight),
+            ("streams", streams, limits.streams),
+            ("connections", connections, limits.connections),
+        ] {
+            let permits = Arc::clone(permits);
+            in_use = in_use.with("of", of, move || count(limit.saturating_sub(permits.available_permits())));
+            all = all.with("of", of, move || count(limit));
+        }
+        registry.register("permits_in_use", "Calls in flight, open streams and connections", in_use);
+        registry.register("permits_limit", "How many of them there may be", all);
+    }
 }

@@ -29,6 +29,7 @@ mod keys;
 mod log;
 mod message;
 mod organization;
+mod metrics;
 mod overload;
 mod patch;
 mod personal;
