@@ -34,6 +34,7 @@ pub struct Metrics {
     pub not_found: NotFound,
     pub shed: Shed,
     pub keys: Keys,
+    pub spans: Spans,
 }
 
 /// People who were asked for and are not there.
@@ -57,6 +58,14 @@ pub struct Keys {
     pub looked_up: Counter,
 }
 
+/// Spans that have ended, by what became of them.
+pub struct Spans {
+    /// The collector has taken them.
+    pub exported: Counter,
+    /// Too many waited, or the collector has not taken them.
+    pub dropped: Counter,
+}
+
 impl Metrics {
     fn new() -> Self {
         let mut registry = Registry::default();
@@ -75,6 +84,8 @@ impl Metrics {
         let [calls, streams, streams_of_a_key, streams_without_key] = counters(own, "shed", about, "limit", limits);
         let about = "Keys that were presented, by where they were found";
         let [remembered, looked_up] = counters(own, "key_lookups", about, "in", ["cache", "database"]);
+        let about = "Spans of traces, by what became of them";
+        let [exported, dropped] = counters(own, "spans", about, "outcome", ["exported", "dropped"]);
         Self {
             registry,
             ready,
@@ -82,6 +93,7 @@ impl Metrics {
             not_found: NotFound { by_id, by_contact },
             shed: Shed { calls, streams, streams_of_a_key, streams_without_key },
             keys: Keys { remembered, looked_up },
+            spans: Spans { exported, dropped },
         }
     }
 

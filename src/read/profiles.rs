@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     queue::{Item, Lane, Queue, Sender, Taken},
     store::{self, KEPT, PinnedConnection, Store, profile::Name},
+    trace::Wait,
 };
 
 /// How reads become queries.
@@ -38,6 +39,8 @@ struct Read {
     organization: Uuid,
     name: Name,
     answer: oneshot::Sender<Result<Option<Model>>>,
+    /// Where its call is traced.
+    wait: Option<Wait>,
 }
 
 impl Item for Read {
@@ -69,7 +72,7 @@ impl Profiles {
     pub async fn find(&self, organization: Uuid, name: Name) -> Result<Option<Model>> {
         let panicked = || Error::Internal("a query of many profiles panicked".to_owned());
         let (answer, answered) = oneshot::channel();
-        self.queue.push(Read { organization, name, answer }).map_err(|_| panicked())?;
+        self.queue.push(Read { organization, name, answer, wait: Wait::begin() }).map_err(|_| panicked())?;
         store::in_time(async { answered.await.map_err(|_| panicked())? }).await
     }
 }
@@ -100,7 +103,8 @@ async fn work(store: Store, queue: Arc<Queue<Read>>, most: usize) {
 /// Answers the reads whose callers still wait.
 async fn answer(store: &Store, kept: Option<PinnedConnection>, reads: Vec<Read>) -> Option<PinnedConnection> {
     let mut waiting = HashMap::<_, Vec<_>>::new();
-    for Read { organization, name, answer } in reads.into_iter().filter(|read| !read.is_abandoned()) {
+    for Read { organization, name, answer, wait } in reads.into_iter().filter(|read| !read.is_abandoned()) {
+        wait.iter().for_each(Wait::end);
         waiting.entry((organization, name)).or_default().push(answer);
     }
     if waiting.is_empty() {

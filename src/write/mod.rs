@@ -32,6 +32,7 @@ use crate::{
     queue::{Item, Lane, ProfileKey, Queue, Sender},
     store::Store,
     telemetry,
+    trace::Wait,
 };
 
 /// How long a write keeps trying when other writes are in its way.
@@ -88,6 +89,7 @@ impl Writer {
             change,
             now,
             since: Instant::now(),
+            wait: Wait::begin(),
             permit: Arc::downgrade(&permit.0),
             state: Arc::clone(&state),
             answer,
@@ -123,6 +125,8 @@ struct Pending {
     profile: Option<Uuid>,
     lane: Lane,
     since: Instant,
+    /// Where its call is traced.
+    wait: Option<Wait>,
     permit: Weak<OwnedSemaphorePermit>,
     state: Arc<SendState>,
     answer: oneshot::Sender<Answer>,

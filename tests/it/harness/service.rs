@@ -72,6 +72,16 @@ impl Service {
         Self::spawn(command, database)
     }
 
+    /// Starts on this database, with these variables and a port for metrics.
+    pub fn with_variables(database: Arc<Database>, variables: &[(&str, &str)]) -> Self {
+        let mut command = program(["serve"]);
+        command
+            .envs(variables.iter().copied())
+            .env("PROFILE_DATABASE_URL", database.url())
+            .env("PROFILE_METRICS_LISTEN", "127.0.0.1:0");
+        Self::spawn(command, database)
+    }
+
     /// Starts without any setting in this directory, on the embedded database that is there or will be, where new files
     /// are for everybody to read.
     pub fn embedded(directory: &Path) -> Self {
