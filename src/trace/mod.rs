@@ -9,7 +9,7 @@ mod settings;
 
 use std::{cell::RefCell, sync::Arc, time::SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use opentelemetry::{
     Context, InstrumentationScope, KeyValue,
     propagation::{Extractor, TextMapPropagator as _},
@@ -30,7 +30,7 @@ use self::{export::Export, sampler::Sampler};
 use crate::clock;
 
 /// Names the caller's span (W3C Trace Context).
-const TRACEPARENT: &str = "traceparent";
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The codes by their numbers, as OpenTelemetry spells them.
 const CODES: [&str; 17] = [
@@ -61,7 +61,11 @@ pub struct Tracing {
 }
 
 impl Tracing {
-    /// Sends spans as the settings say. Fails where they cannot be carried out; a collector that is away is none of that.
+    /// Sends spans as the settings say.
+    ///
+    /// # Errors
+    ///
+    /// An endpoint that is none. A collector that is away is no error.
     pub fn start(settings: &Settings, version: &'static str) -> Result<Self, String> {
         let (export, spans) = Export::start(settings, version)?;
         let provider = SdkTracerProvider::builder().with_sampler(AlwaysOn::AlwaysOn).with_span_processor(spans).build();
@@ -116,11 +120,11 @@ fn parent(headers: &HeaderMap) -> Option<SpanContext> {
 
     impl Extractor for Traceparent<'_> {
         fn get(&self, key: &str) -> Option<&str> {
-            (key == TRACEPARENT).then_some(self.0)
+            (key == TRACEPARENT.as_str()).then_some(self.0)
         }
 
         fn keys(&self) -> Vec<&str> {
-            vec![TRACEPARENT]
+            vec![TRACEPARENT.as_str()]
         }
     }
 

@@ -40,8 +40,7 @@ impl Sampler {
 
     /// As other services decide that have the same ratio: by the last 7 bytes of the trace id.
     fn by_trace(&self, parent: &SpanContext) -> bool {
-        let [.., a, b, c, d, e, f, g] = parent.trace_id().to_bytes();
-        let random = u64::from_be_bytes([0, a, b, c, d, e, f, g]);
+        let random = u128::from_be_bytes(parent.trace_id().to_bytes()) % (1 << 56);
         #[allow(clippy::cast_precision_loss, reason = "56 bits are nearly those of the mantissa")]
         let part = random as f64 / (1_u64 << 56) as f64;
         part < self.ratio

@@ -22,7 +22,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// From the variables that have a value; none where there is no endpoint. A value that could not be honoured is refused.
+    /// From the variables that have a value; none where there is no endpoint.
+    ///
+    /// # Errors
+    ///
+    /// A value that could not be honoured.
     pub fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
         let value = |name: &str| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, value(name)?)));
