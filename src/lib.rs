@@ -4,7 +4,7 @@
 
 pub mod cli;
 mod server;
-pub use server::{Drained, Limits, Server};
+pub use server::{Drained, Limits, Server, Tls, TlsClients, TlsExpiry, TlsFiles};
 
 mod grpc;
 pub use grpc::pb;

@@ -14,6 +14,7 @@ mod output;
 mod progress;
 mod serve;
 mod signals;
+mod tls;
 mod watch;
 
 use std::{

@@ -13,6 +13,7 @@ use super::{
     key::{self, Allowed},
     organization, print_and_commit,
     signals::Signals,
+    tls::TlsArgs,
 };
 use crate::{
     clock,
@@ -40,6 +41,9 @@ pub struct ServeArgs {
     /// a key. It has nothing of a person, and is for the inside alone. Without it there is none.
     #[arg(long, env = "PROFILE_METRICS_LISTEN", value_parser = host_and_port)]
     metrics_listen: Option<String>,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 
     #[command(flatten)]
     database: DatabaseArgs,
@@ -71,11 +75,12 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let connections = files::connections(args.max_connections.into(), args.database.connections());
     let connections = connections.map_err(Failure::failed)?;
+    let tls = args.tls.load()?;
     let settings = Settings::of(|name| env::var(name).ok()).map_err(Failure::usage)?;
     let tracing = settings.map(|settings| Tracing::start(&settings, super::VERSION)).transpose();
     let tracing = tracing.map_err(Failure::usage)?.map(Arc::new);
     let opening = async {
-        let (listeners, addresses) = listen(&args.listen).await?;
+        let (listeners, addresses) = listen(&args.listen, |addresses| args.tls.allow(addresses)).await?;
         // Before the database is opened, which may take long where its schema is migrated.
         let exposition = expose(args.metrics_listen.as_deref()).await?;
         let store = args.database.open_or_create().await?;
@@ -83,7 +88,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
             tracing::warn!("the database's file may hold deleted values of before: run profile-service compact once");
         }
         if args.database.is_default() {
-            greet(&store, addresses[0]).await?;
+            greet(&store, addresses[0], args.tls.of_grpcurl()).await?;
         }
         Ok::<_, Failure>((listeners, addresses, exposition, store))
     };
@@ -101,10 +106,12 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         connection_age: args.max_connection_age,
         drain: args.drain_timeout,
     };
-    let serving = Server::new(listeners, store, limits).exposing(exposition).traced(tracing.clone()).run(stop.clone());
+    let encrypted = tls.is_some();
+    let server = Server::new(listeners, store, limits).with_tls(tls).exposing(exposition).traced(tracing.clone());
+    let serving = server.run(stop.clone());
     let database = args.database.url()?;
     for address in addresses {
-        tracing::info!(%address, %database, version = super::VERSION, "listening");
+        tracing::info!(%address, tls = encrypted, %database, version = super::VERSION, "listening");
     }
     let serving = async {
         match serving.await {
@@ -133,17 +140,22 @@ fn host_and_port(text: &str) -> Result<String, &'static str> {
 /// Answers metrics and probes on every address that the name stands for, if there is one.
 async fn expose(name: Option<&str>) -> Result<Option<Arc<Exposition>>, Failure> {
     let Some(name) = name else { return Ok(None) };
-    let (listeners, addresses) = listen(name).await?;
+    let (listeners, addresses) = listen(name, |_| Ok(())).await?;
     for address in addresses {
         tracing::info!(%address, "metrics");
     }
     Ok(Some(Exposition::start(listeners)))
 }
 
-/// Listens on every address that the name stands for.
-async fn listen(name: &str) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
-    let listening = async { bind_all(lookup_host(name).await?) };
-    listening.await.map_err(|error| Failure::failed(format!("cannot listen on {name}: {error}")))
+/// Listens on every address that the name stands for, where that is allowed.
+async fn listen(
+    name: &str,
+    allow: impl FnOnce(&[SocketAddr]) -> Result<(), Failure>,
+) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
+    let failed = |error| Failure::failed(format!("cannot listen on {name}: {error}"));
+    let addresses: Vec<_> = lookup_host(name).await.map_err(failed)?.collect();
+    allow(&addresses)?;
+    bind_all(addresses.into_iter()).map_err(failed)
 }
 
 /// Listens on all these addresses that the machine has, on one port, and at least on one: a name such as localhost may
@@ -178,7 +190,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The first start on the embedded database makes an organization and a key, and shows how to use them.
-async fn greet(store: &Store, address: SocketAddr) -> Result<(), Failure> {
+async fn greet(store: &Store, address: SocketAddr, transport: &str) -> Result<(), Failure> {
     if !store::organization::list(store.reader()).await?.is_empty() {
         return Ok(());
     }
@@ -193,7 +205,7 @@ async fn greet(store: &Store, address: SocketAddr) -> Result<(), Failure> {
 
 Try it in a second terminal:
 
-  grpcurl -plaintext -H 'cv-api-key: {key}' \\
+  grpcurl {transport} -H 'cv-api-key: {key}' \\
     -d '{{\"profile\": {{\"first_name\": \"John\", \"last_name\": \"Doe\"}}}}' \\
     {address} profiles.v1.ProfileService/CreateProfile
 "

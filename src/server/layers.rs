@@ -90,7 +90,7 @@ pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request,
     let request_id = request_id(request.headers());
     let method = auth::method(request.uri().path());
     let access = method.map(|method| method.access);
-    let mut line = LogLine::start(method, request_id.to_str().unwrap_or_default());
+    let mut line = LogLine::start(method, request_id.to_str().unwrap_or_default(), peer.client.as_deref());
     line.trace(admission.tracing.as_deref(), method, request.headers());
     let unrepeatable = Unrepeatable::default();
     request.extensions_mut().insert(unrepeatable.clone());

@@ -50,8 +50,8 @@ impl Sent {
 }
 
 impl LogLine {
-    /// Begins with a call of this method.
-    pub fn start(method: Option<Method>, request_id: &str) -> Self {
+    /// Begins with a call of this method, by a client whose certificate has this name.
+    pub fn start(method: Option<Method>, request_id: &str, client: Option<&str>) -> Self {
         let counted = CALLS.of(method);
         counted.begin();
         let access = method.map(|method| method.access);
@@ -64,6 +64,7 @@ impl LogLine {
             trace_id = Empty,
             key_id = Empty,
             key_state = Empty,
+            client,
             actor = Empty,
             profile_id = Empty,
             profiles = Empty,

@@ -2,6 +2,7 @@
 
 mod answer;
 mod calls;
+mod certificate;
 mod connection;
 mod course;
 mod deadline;
@@ -18,6 +19,8 @@ mod peer;
 mod rate;
 mod streams;
 mod sweep;
+mod tls;
+mod transport;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,13 +32,16 @@ use tonic::service::Routes;
 use tonic_reflection::server as reflection;
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use self::exposition::Exposition;
 use self::{
     connection::Http,
     health::Health,
     keys::Keys,
     layers::{Admission, LARGEST_MESSAGE, LARGEST_QUESTION},
     streams::Streams,
+};
+pub use self::{
+    exposition::Exposition,
+    tls::{Tls, TlsClients, TlsExpiry, TlsFiles},
 };
 use crate::{
     grpc::{
@@ -81,6 +87,7 @@ pub struct Limits {
 /// A server that is bound to its port, on one address or several, and connected to its database.
 pub struct Server {
     listeners: Vec<TcpListener>,
+    tls: Option<Arc<Tls>>,
     store: Store,
     limits: Limits,
     exposition: Option<Arc<Exposition>>,
@@ -97,9 +104,10 @@ pub enum Drained {
 }
 
 impl Server {
+    /// Speaks plain text, until it is told of TLS.
     #[must_use]
     pub const fn new(listeners: Vec<TcpListener>, store: Store, limits: Limits) -> Self {
-        Self { listeners, store, limits, exposition: None, tracing: None }
+        Self { listeners, tls: None, store, limits, exposition: None, tracing: None }
     }
 
     /// With metrics that say how much of its limits it uses.
@@ -114,6 +122,12 @@ impl Server {
     pub fn traced(mut self, tracing: Option<Arc<Tracing>>) -> Self {
         self.tracing = tracing;
         self
+    }
+
+    /// Speaks TLS, if there is some, and nothing else.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Serves until `stop` is cancelled, then drains: no new connection, NOT_SERVING, every call in flight answered.
@@ -131,11 +145,14 @@ impl Server {
         handlers: impl FnOnce(Arc<Api>) -> Arc<P>,
         stop: CancellationToken,
     ) -> Drained {
-        let Self { listeners, store, limits, exposition, tracing } = self;
+        let Self { listeners, tls, store, limits, exposition, tracing } = self;
         let tasks = TaskTracker::new();
         let (reporter, health_service) = tonic_health::server::health_reporter();
         Health::not_serving(reporter).await.watch(store.clone(), &tasks, stop.clone());
         sweep::start(store.clone(), &tasks, stop.clone());
+        if let Some(tls) = &tls {
+            Arc::clone(tls).watch(&tasks, stop.clone());
+        }
 
         let profiles = Profiles::new(&store, limits.reads);
         let (feed, saved) = (Feed::new(&store), Arc::default());
@@ -178,7 +195,8 @@ impl Server {
             .into_axum_router()
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(Arc::new(admission), layers::call));
-        let mut opened = listen::accept(listeners, &permits.connections, limits.connection_age.mul_f64(1.1), &stop);
+        let age = limits.connection_age.mul_f64(1.1);
+        let mut opened = listen::accept(listeners, tls.as_ref(), &permits.connections, age, &stop);
         let http = Http::new(calls, limits.connection_age, stop.clone());
         let connections = TaskTracker::new();
         while let Some(Some(connection)) = stop.run_until_cancelled(opened.recv()).await {

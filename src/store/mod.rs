@@ -21,6 +21,8 @@ mod rows;
 pub mod save;
 pub mod schema;
 pub mod secret;
+mod session;
+mod unanswered;
 
 use std::{
     fs, io,
@@ -44,8 +46,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use self::connection::Connection;
 pub use self::{connect::DatabaseUrl, connection::PinnedConnection};
+use self::{
+    connection::{Connection, WriteConnection},
+    unanswered::Unanswered,
+};
 
 use crate::{
     error::{Error, Result},
@@ -90,6 +95,8 @@ pub struct Store {
     long_permits: Arc<Semaphore>,
     writers: Writers,
     write_timeout: Duration,
+    /// What PostgreSQL has not answered.
+    unanswered: Option<Unanswered>,
     /// Who waits for a connection.
     waiting: Arc<AtomicUsize>,
     /// The file of an embedded database.
@@ -168,7 +175,8 @@ impl Store {
         let permit = timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.write_permits).acquire_owned()).await;
         let permit = permit.ok().and_then(Result::ok);
         let permit = permit.ok_or_else(|| Error::DatabaseUnavailable("all connections are in use".to_owned()))?;
-        Ok(PinnedConnection::new(self.acquire(&self.writer).await?, Some(permit)))
+        let write = WriteConnection { permit, unanswered: self.unanswered.clone() };
+        Ok(PinnedConnection::new(self.acquire(&self.writer).await?, Some(write)))
     }
 
     /// Whether a call waits for a connection: whoever keeps one gives it back.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
@@ -70,15 +70,13 @@ pub struct Export {
 }
 
 impl Export {
-    /// Begins to send what comes into the queue. Connects when there is something to send.
+    /// Begins to send what comes into the queue.
     pub fn start(settings: &Settings, version: &'static str) -> Result<(Self, Queue), String> {
-        let exporter = SpanExporter::builder().with_tonic();
-        let exporter = exporter.with_endpoint(&settings.endpoint).with_timeout(settings.timeout).build();
-        let mut exporter = exporter.map_err(|error| format!("spans cannot be sent: {error}"))?;
-        exporter.set_resource(&resource(version));
+        let resource = resource(version);
+        let exporter = exporter(settings, &resource).map_err(|error| format!("spans cannot be sent: {error}"))?;
         let (spans, waiting) = mpsc::channel(MOST);
         let closing = CancellationToken::new();
-        let sender = Sender { exporter, timeout: settings.timeout, told: None };
+        let sender = Sender { exporter, settings: settings.clone(), resource, told: None };
         let sending = tokio::spawn(sender.send(waiting, closing.clone()));
         Ok((Self { closing, sending: Mutex::new(Some(sending)) }, Queue { spans }))
     }
@@ -93,6 +91,14 @@ impl Export {
             tracing::warn!("the collector has not taken the last spans in time");
         }
     }
+}
+
+/// Connects when there is something to send.
+fn exporter(settings: &Settings, resource: &Resource) -> Result<SpanExporter, ExporterBuildError> {
+    let exporter = SpanExporter::builder().with_tonic();
+    let mut exporter = exporter.with_endpoint(&settings.endpoint).with_timeout(settings.timeout).build()?;
+    exporter.set_resource(resource);
+    Ok(exporter)
 }
 
 /// Who this is, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` say otherwise.
@@ -112,7 +118,8 @@ fn resource(version: &'static str) -> Resource {
 
 struct Sender {
     exporter: SpanExporter,
-    timeout: Duration,
+    settings: Settings,
+    resource: Resource,
     /// When a loss was last told, and how many spans were lost until then.
     told: Option<(Instant, u64)>,
 }
@@ -132,12 +139,16 @@ impl Sender {
 
     async fn export(&mut self, batch: Vec<SpanData>) {
         let unsent = Unsent(batch.len() as u64);
-        let error = match timeout(self.timeout, self.exporter.export(batch)).await {
+        let error = match timeout(self.settings.timeout, self.exporter.export(batch)).await {
             Ok(Ok(())) => return unsent.sent(),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
         drop(unsent);
+        // Its connection may have died without a word, and would be waited for again and again.
+        if let Ok(anew) = exporter(&self.settings, &self.resource) {
+            self.exporter = anew;
+        }
         let dropped = METRICS.spans.dropped.get();
         let before = self.told.map_or(0, |(_, before)| before);
         if self.told.is_none_or(|(last, _)| last.elapsed() >= WARNINGS) {

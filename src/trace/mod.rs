@@ -124,7 +124,7 @@ fn parent(headers: &HeaderMap) -> Option<SpanContext> {
         }
 
         fn keys(&self) -> Vec<&str> {
-            vec![TRACEPARENT.as_str()]
+            vec!["traceparent"]
         }
     }
 

@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::Status
 use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 
-use crate::harness::{Client, Collector, Database, Service, attribute, program, until};
+use crate::harness::{Client, Collector, Proxy, Service, Way, attribute, program, until};
 
 const CREATE: &str = "profiles.v1.ProfileService/CreateProfile";
 const GET: &str = "profiles.v1.ProfileService/GetProfile";
@@ -21,8 +21,8 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
 fn traced(endpoint: &str, variables: &[(&str, &str)]) -> Service {
-    let variables = [&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)], variables].concat();
-    Service::with_variables(Database::create().into(), &variables)
+    let ours = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint), ("PROFILE_METRICS_LISTEN", "127.0.0.1:0")];
+    Service::with(&[], &[&ours, variables].concat())
 }
 
 /// A client whose calls are parts of a trace.
@@ -181,6 +181,24 @@ async fn a_collector_that_is_away_or_hangs_costs_no_call_is_counted_and_ends_in_
         assert!(began.elapsed() < Duration::from_secs(6), "{:?} after the signal", began.elapsed());
     }
     taking.abort();
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_without_a_word_is_not_waited_for_again() {
+    let collector = Collector::start().await;
+    let address = collector.endpoint.strip_prefix("http://").expect("an address").to_owned();
+    let proxy = Proxy::start(address, Duration::ZERO).await;
+    let endpoint = format!("http://{}", proxy.address);
+    let service = traced(&endpoint, &[ALL, ("OTEL_EXPORTER_OTLP_TIMEOUT", "500")]);
+    let north = service.organization("north").await;
+    let ada = north.person(json!({})).await;
+    collector.wait_for([CREATE], 1).await;
+    proxy.set(Way::Lost);
+    north.get(&ada).await.expect("a profile");
+    let dropped = [r#"outcome="dropped""#];
+    until("it is lost", async || service.scrape().await.sum("profile_service_spans_total", &dropped) >= 1.0).await;
+    north.update(json!({ "email": "nobody@example.com" })).await.expect_err("nobody");
+    collector.wait_for([UPDATE], 1).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod database;
 mod proxy;
 mod scrape;
 mod service;
+pub mod tls;
 pub mod wire;
 
 pub use self::{
