@@ -41,6 +41,7 @@ pub struct Metrics {
     pub database: Database,
     pub conflicts: Conflicts,
     pub feed: Feed,
+    pub spans: Spans,
 }
 
 /// People who were asked for and are not there.
@@ -144,6 +145,14 @@ impl Drop for Wait {
     }
 }
 
+/// Spans that have ended, by what became of them.
+pub struct Spans {
+    /// The collector has taken them.
+    pub exported: Counter,
+    /// Too many waited, or the collector has not taken them.
+    pub dropped: Counter,
+}
+
 impl Metrics {
     fn new() -> Self {
         let mut registry = Registry::default();
@@ -165,6 +174,8 @@ impl Metrics {
         let [remembered, looked_up] = counters(own, "key_lookups", about, "in", ["cache", "database"]);
         let dropped = Reading::counter(|| telemetry::lost_lines().and_then(count));
         own.register("log_lines_dropped", "Lines of the log that nobody read in time", dropped);
+        let about = "Spans of traces, by what became of them";
+        let [exported, dropped] = counters(own, "spans", about, "outcome", ["exported", "dropped"]);
         Self {
             connections: Connections::register(own),
             queues: Queues::register(own),
@@ -177,6 +188,7 @@ impl Metrics {
             not_found: NotFound { by_id, by_contact },
             shed: Shed { calls, streams, streams_of_a_key, streams_without_key },
             keys: Keys { remembered, looked_up },
+            spans: Spans { exported, dropped },
         }
     }
 

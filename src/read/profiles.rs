@@ -15,6 +15,7 @@ use crate::{
     metrics::METRICS,
     queue::{Item, Lane, Queue, Sender, Taken},
     store::{self, KEPT, PinnedConnection, Store, profile::Name},
+    trace::Wait,
 };
 
 /// How reads become queries.
@@ -40,6 +41,8 @@ struct Read {
     name: Name,
     since: Instant,
     answer: oneshot::Sender<Result<Option<Model>>>,
+    /// Where its call is traced.
+    wait: Option<Wait>,
 }
 
 impl Item for Read {
@@ -75,7 +78,8 @@ impl Profiles {
     pub async fn find(&self, organization: Uuid, name: Name) -> Result<Option<Model>> {
         let panicked = || Error::Internal("a query of many profiles panicked".to_owned());
         let (answer, answered) = oneshot::channel();
-        self.queue.push(Read { organization, name, since: Instant::now(), answer }).map_err(|_| panicked())?;
+        let read = Read { organization, name, since: Instant::now(), answer, wait: Wait::begin() };
+        self.queue.push(read).map_err(|_| panicked())?;
         store::in_time(async { answered.await.map_err(|_| panicked())? }).await
     }
 }
@@ -106,7 +110,8 @@ async fn work(store: Store, queue: Arc<Queue<Read>>, most: usize) {
 /// Answers the reads whose callers still wait.
 async fn answer(store: &Store, kept: Option<PinnedConnection>, reads: Vec<Read>) -> Option<PinnedConnection> {
     let mut waiting = HashMap::<_, Vec<_>>::new();
-    for Read { organization, name, since: _, answer } in reads.into_iter().filter(|read| !read.is_abandoned()) {
+    for Read { organization, name, since: _, answer, wait } in reads.into_iter().filter(|read| !read.is_abandoned()) {
+        wait.iter().for_each(Wait::end);
         waiting.entry((organization, name)).or_default().push(answer);
     }
     if waiting.is_empty() {

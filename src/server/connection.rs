@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service as _;
 
 use super::{course, listen::Connection};
-use crate::metrics::METRICS;
+use crate::{metrics::METRICS, trace};
 
 /// Calls at once on one connection.
 const STREAMS: u32 = 100;
@@ -118,7 +118,7 @@ struct Tasks;
 
 impl<C: Future<Output = ()> + Send + 'static> Executor<C> for Tasks {
     fn execute(&self, call: C) {
-        tokio::spawn(GUARD.scope(RefCell::default(), async {
+        tokio::spawn(trace::of_one_call(GUARD.scope(RefCell::default(), async {
             let mut call = pin!(call);
             let end = poll_fn(|context| match call.as_mut().poll(context) {
                 Poll::Ready(()) => Poll::Ready(()),
@@ -128,6 +128,6 @@ impl<C: Future<Output = ()> + Send + 'static> Executor<C> for Tasks {
                 }),
             });
             end.await;
-        }));
+        })));
     }
 }

@@ -59,6 +59,7 @@ use crate::{
     metrics::{Reading, count},
     read::{Batches, Profiles, feed::Feed, followers::Followers},
     store::Store,
+    trace::Tracing,
     write::{Writer, sequencer},
 };
 
@@ -90,6 +91,7 @@ pub struct Server {
     store: Store,
     limits: Limits,
     exposition: Option<Arc<Exposition>>,
+    tracing: Option<Arc<Tracing>>,
 }
 
 /// How a server came to its end.
@@ -105,13 +107,20 @@ impl Server {
     /// Speaks plain text, until it is told of TLS.
     #[must_use]
     pub const fn new(listeners: Vec<TcpListener>, store: Store, limits: Limits) -> Self {
-        Self { listeners, tls: None, store, limits, exposition: None }
+        Self { listeners, tls: None, store, limits, exposition: None, tracing: None }
     }
 
     /// With metrics that say how much of its limits it uses.
     #[must_use]
     pub fn exposing(mut self, exposition: Option<Arc<Exposition>>) -> Self {
         self.exposition = exposition;
+        self
+    }
+
+    /// With traces of its calls.
+    #[must_use]
+    pub fn traced(mut self, tracing: Option<Arc<Tracing>>) -> Self {
+        self.tracing = tracing;
         self
     }
 
@@ -136,7 +145,7 @@ impl Server {
         handlers: impl FnOnce(Arc<Api>) -> Arc<P>,
         stop: CancellationToken,
     ) -> Drained {
-        let Self { listeners, tls, store, limits, exposition } = self;
+        let Self { listeners, tls, store, limits, exposition, tracing } = self;
         let tasks = TaskTracker::new();
         let (reporter, health_service) = tonic_health::server::health_reporter();
         Health::not_serving(reporter).await.watch(store.clone(), &tasks, stop.clone());
@@ -162,6 +171,7 @@ impl Server {
             streams,
             stop: stop.clone(),
             backlog: Arc::default(),
+            tracing,
         };
         if let Some(exposition) = &exposition {
             exposition.add(|registry| {

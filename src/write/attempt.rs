@@ -38,6 +38,7 @@ use crate::{
     },
     queue::{Item as _, Lane, Queue, Taken},
     store::{self, KEPT, PinnedConnection, Store, failure::uncommitted},
+    trace::{Save, Wait},
 };
 
 /// How many changes are decided and saved together at the most: more would only take longer.
@@ -81,6 +82,7 @@ impl Running {
     /// None where the caller has gone.
     fn begin(pending: Pending) -> Option<Self> {
         let permit = pending.permit.upgrade().filter(|_| !pending.answer.is_closed())?;
+        pending.wait.iter().for_each(Wait::end);
         Some(Self { pending, permit })
     }
 
@@ -179,7 +181,11 @@ impl Worker {
         };
         let alone = group.len() == 1;
         let (saving, decided, later) = decide(rows, group);
+        let save = self.begin_save(&decided);
         let saved = self.save(&mut connection, &saving).await;
+        if let Some(save) = save {
+            save.end(decided.len(), saved.created.is_err() || saved.updated.is_err() || saved.claims.is_err());
+        }
         let created: HashSet<_> = saving.created.iter().map(|revised| revised.profile.id).collect();
         self.connection = Some(connection);
         if saving.changes_profiles() {
@@ -208,11 +214,18 @@ impl Worker {
         vec![later]
     }
 
+    /// The span of a save, where calls of these changes are traced.
+    fn begin_save(&self, decided: &[Decided]) -> Option<Save> {
+        let waits = decided.iter().filter_map(|decided| decided.running.pending.wait.as_ref());
+        Save::begin(waits, if self.store.backend() == DbBackend::Postgres { "postgresql" } else { "sqlite" })
+    }
+
     /// Hands a change that another write was in the way of to the workers that lock its profile.
     fn try_locked(&self, decided: Decided, conflicts: &Counter) {
         let Decided { running: Running { mut pending, permit }, profile_id, result: _, depends_on: _ } = decided;
         drop(permit); // a change that waits does not hold it
         pending.state.wait_for_others(conflicts);
+        pending.wait.iter_mut().for_each(Wait::begin_again);
         (pending.lane, pending.queued) = (Lane::Locked, Instant::now());
         pending.profile = profile_id;
         if let Err(pending) = self.queue.push(pending) {
@@ -238,7 +251,11 @@ impl Worker {
             Err(error) => return unloaded(group, &error),
         };
         let (saving, decided, later) = decide(rows, group);
+        let save = self.begin_save(&decided);
         let ended = self.end(&mut connection, &saving).await;
+        if let Some(save) = save {
+            save.end(decided.len(), ended.is_err());
+        }
         if ended.is_err() {
             connection.rollback().await;
         }

@@ -34,6 +34,7 @@ use crate::{
     queue::{Item, Lane, ProfileKey, Queue, Sender},
     store::Store,
     telemetry,
+    trace::Wait,
 };
 
 /// How long a write keeps trying when other writes are in its way.
@@ -91,6 +92,7 @@ impl Writer {
             now,
             since: Instant::now(),
             queued: StdInstant::now(),
+            wait: Wait::begin(),
             permit: Arc::downgrade(&permit.0),
             state: Arc::clone(&state),
             answer,
@@ -129,6 +131,8 @@ struct Pending {
     since: Instant,
     /// When it began to wait for a worker.
     queued: StdInstant,
+    /// Where its call is traced.
+    wait: Option<Wait>,
     permit: Weak<OwnedSemaphorePermit>,
     state: Arc<SendState>,
     answer: oneshot::Sender<Answer>,

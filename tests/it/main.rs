@@ -52,6 +52,7 @@ mod structure;
 mod support;
 mod text;
 mod tls;
+mod trace;
 mod unread;
 mod update;
 mod upgrade;
