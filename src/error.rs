@@ -1,5 +1,7 @@
 //! Everything that can go wrong with a call. What a caller reads is here; codes and details are in grpc/status.rs.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
 
@@ -71,6 +73,8 @@ pub enum Error {
     TransactionConflict { cause: String, retryable: bool },
     #[error("The service has too much to do at once. Try again later.")]
     Overloaded,
+    #[error("The API key has made more calls a second than it may. Try again later.")]
+    RateLimited(Duration),
     #[error(
         "The stream has ended, because the server drains, its connection has reached its age, or it is not read. Go on from \
          the last token."

@@ -28,5 +28,6 @@ mod scope;
 mod value;
 
 mod clock;
+mod metrics;
 mod telemetry;
 pub use telemetry::{Log, start as start_logging};

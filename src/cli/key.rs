@@ -1,20 +1,28 @@
-//! `key create`, `key rotate`, `key list` and `key revoke`.
+//! `key create`, `key rotate`, `key rate`, `key list` and `key revoke`.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Subcommand, ValueEnum, builder::PossibleValue};
 use sea_orm::ConnectionTrait;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
     Failure,
     database::DatabaseArgs,
     duration,
-    organization::{checked_name, unknown},
-    print, print_and_commit,
+    organization::{checked_name, enabled, unknown},
+    output::{Output, Row, shown},
+    print_and_commit,
 };
-use crate::{clock, entity::api_key, scope::Scope, store, value::KeyText};
+use crate::{
+    clock,
+    entity::api_key,
+    scope::Scope,
+    store,
+    value::{KeyText, NoRate, Rate},
+};
 
 impl ValueEnum for Scope {
     fn value_variants<'a>() -> &'a [Self] {
@@ -42,21 +50,38 @@ pub enum KeyCommand {
         /// How long the key works, such as 90d or 12h; for ever without it.
         #[arg(long, value_parser = duration::lifetime)]
         expires: Option<Duration>,
+        /// Calls a second that the key may make, such as 100/s; without it no bound. Each replica counts for itself.
+        #[arg(long)]
+        rate: Option<Rate>,
         #[command(flatten)]
         database: DatabaseArgs,
     },
-    /// Make a key of the same name, scopes and lifetime and print it. The old one works until it is revoked.
+    /// Make a key of the same name, scopes, lifetime and rate and print it. The old one works until it is revoked.
     Rotate {
         /// The old key's lookup id, or the whole key.
         lookup: String,
         #[command(flatten)]
         database: DatabaseArgs,
     },
-    /// Print an organization's keys: lookup id, name, scopes, creation, expiry, revocation, last use.
+    /// Set how many calls a second a key may make, effective within 5 seconds. Each replica counts for itself: so many
+    /// replicas serve so many times as much.
+    Rate {
+        /// The key's lookup id, or the whole key.
+        lookup: String,
+        /// Such as 50/s, or `none` for no bound.
+        #[arg(value_parser = rate_or_none)]
+        rate: RateOrNone,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Print an organization's keys: lookup id, name, scopes, creation, expiry, revocation, last use, rate.
     List {
         /// The organization's name.
         #[arg(long)]
         organization: String,
+        /// For people or for programs.
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
         #[command(flatten)]
         database: DatabaseArgs,
     },
@@ -71,12 +96,12 @@ pub enum KeyCommand {
 
 pub async fn run(command: KeyCommand) -> Result<(), Failure> {
     match command {
-        KeyCommand::Create { organization, name, scopes, expires, database } => {
+        KeyCommand::Create { organization, name, scopes, expires, rate, database } => {
             let (organization, name) = (checked_name(&organization)?, checked_name(&name)?);
             let store = database.open().await?;
             let (tx, now) = (store.begin().await?, clock::now());
             let found = store::organization::lock(&tx, &organization).await?;
-            let organization_id = found.ok_or_else(|| unknown(&organization))?.id;
+            let organization_id = enabled(found.ok_or_else(|| unknown(&organization))?)?.id;
             if let Some(live) = store::key::find_live(&tx, organization_id, &name, now).await? {
                 return Err(Failure::failed(format!(
                     "there is a key {name:?} that works; for a new one in its place: profile-service key rotate {}",
@@ -85,7 +110,8 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
             }
             let lifetime = expires.map(TimeDelta::from_std).transpose();
             let lifetime = lifetime.map_err(|error| Failure::usage(error.to_string()))?;
-            let key = create(&tx, organization_id, name, joined(&scopes), lifetime, now).await?;
+            let allowed = Allowed { scopes: joined(&scopes), lifetime, calls_per_second: rate.map(i32::from) };
+            let key = create(&tx, organization_id, name, allowed, now).await?;
             print_and_commit(tx, key).await?;
             store.close().await;
         }
@@ -99,34 +125,30 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
                     "the key {lookup:?} is revoked or expired: make one by key create"
                 )));
             }
+            let organization = store::organization::find_by_id(&tx, old.organization_id).await?;
+            organization.map(enabled).transpose()?;
             let lifetime = old.expires_at.map(|end| end - old.created_at);
-            let key = create(&tx, old.organization_id, old.name, old.scopes, lifetime, now).await?;
+            let allowed = Allowed { scopes: old.scopes, lifetime, calls_per_second: old.calls_per_second };
+            let key = create(&tx, old.organization_id, old.name, allowed, now).await?;
             print_and_commit(tx, key).await?;
             store.close().await;
         }
-        KeyCommand::List { organization, database } => {
+        KeyCommand::Rate { lookup, rate: RateOrNone(rate), database } => {
+            let lookup = lookup_of(&lookup)?;
+            let store = database.open().await?;
+            if !store::key::set_rate(store.writer(), &lookup, rate.map(i32::from)).await? {
+                return Err(no_key(&lookup));
+            }
+            store.close().await;
+        }
+        KeyCommand::List { organization, output, database } => {
             let store = database.open().await?;
             let organization = checked_name(&organization)?;
             let found = store::organization::find(store.reader(), &organization).await?;
             let organization_id = found.ok_or_else(|| unknown(&organization))?.id;
-            let mut lines = vec!["LOOKUP\tNAME\tSCOPES\tCREATED\tEXPIRES\tREVOKED\tLAST USED".to_owned()];
-            for key in store::key::list(store.reader(), organization_id).await? {
-                let api_key::Model {
-                    id,
-                    organization_id: _,
-                    name,
-                    secret_sha256: _,
-                    scopes,
-                    created_at,
-                    expires_at,
-                    revoked_at,
-                    last_used_at,
-                } = key;
-                let [expires, revoked, used] = [expires_at, revoked_at, last_used_at].map(shown);
-                lines.push(format!("{id}\t{name}\t{scopes}\t{created_at:?}\t{expires}\t{revoked}\t{used}"));
-            }
+            let keys = store::key::list(store.reader(), organization_id).await?;
             store.close().await;
-            print(&lines.join("\n"))?;
+            output.print(keys.into_iter().map(ListedKey::from).collect())?;
         }
         KeyCommand::Revoke { lookup, database } => {
             let lookup = lookup_of(&lookup)?;
@@ -140,13 +162,23 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a key allows.
+#[derive(Default)]
+pub struct Allowed {
+    /// As the database has them.
+    pub scopes: String,
+    /// For ever where there is none.
+    pub lifetime: Option<TimeDelta>,
+    /// No bound where there is none.
+    pub calls_per_second: Option<i32>,
+}
+
 /// Makes a key and answers its text, which is nowhere else.
 pub async fn create(
     db: &impl ConnectionTrait,
     organization_id: Uuid,
     name: String,
-    scopes: String,
-    lifetime: Option<TimeDelta>,
+    Allowed { scopes, lifetime, calls_per_second }: Allowed,
     now: DateTime<Utc>,
 ) -> Result<String, Failure> {
     let text = KeyText::generate();
@@ -161,6 +193,7 @@ pub async fn create(
         expires_at: lifetime.map(end).transpose()?,
         revoked_at: None,
         last_used_at: None,
+        calls_per_second,
     };
     store::key::create(db, key).await?;
     Ok(text.expose())
@@ -182,10 +215,58 @@ fn lookup_of(text: &str) -> Result<String, Failure> {
     valid.then(|| lookup.to_owned()).ok_or_else(|| Failure::usage(form))
 }
 
+/// A rate, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct RateOrNone(Option<Rate>);
+
+fn rate_or_none(text: &str) -> Result<RateOrNone, String> {
+    match text {
+        "none" => Ok(RateOrNone(None)),
+        rate => rate.parse().map(|rate| RateOrNone(Some(rate))).map_err(|error: NoRate| format!("{error}, or none")),
+    }
+}
+
 fn no_key(lookup: &str) -> Failure {
     Failure::failed(format!("there is no key {lookup:?}"))
 }
 
-fn shown(time: Option<DateTime<Utc>>) -> String {
-    time.map_or_else(|| "-".to_owned(), |time| format!("{time:?}"))
+/// A key in the list, in the names of the contract: nothing of its secret.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ListedKey {
+    key_id: String,
+    key_name: String,
+    scopes: Vec<String>,
+    create_time: DateTime<Utc>,
+    expire_time: Option<DateTime<Utc>>,
+    revoke_time: Option<DateTime<Utc>>,
+    last_use_time: Option<DateTime<Utc>>,
+    rate: Option<String>,
+}
+
+impl From<api_key::Model> for ListedKey {
+    fn from(key: api_key::Model) -> Self {
+        Self {
+            key_id: key.id,
+            key_name: key.name,
+            scopes: key.scopes.split(' ').map(str::to_owned).collect(),
+            create_time: key.created_at,
+            expire_time: key.expires_at,
+            revoke_time: key.revoked_at,
+            last_use_time: key.last_used_at,
+            rate: key.calls_per_second.map(|calls| Rate::stored(calls).to_string()),
+        }
+    }
+}
+
+impl Row for ListedKey {
+    const COLUMNS: &'static [&'static str] =
+        &["LOOKUP", "NAME", "SCOPES", "CREATED", "EXPIRES", "REVOKED", "LAST USED", "RATE"];
+
+    fn columns(self) -> Vec<String> {
+        let [expires, revoked, used] = [self.expire_time, self.revoke_time, self.last_use_time]
+            .map(|time| shown(time, |time| format!("{time:?}")));
+        let (created, rate) = (format!("{:?}", self.create_time), shown(self.rate, |rate| rate));
+        vec![self.key_id, self.key_name, self.scopes.join(" "), created, expires, revoked, used, rate]
+    }
 }

@@ -10,6 +10,7 @@ mod export;
 mod import;
 mod key;
 mod organization;
+mod output;
 mod progress;
 mod serve;
 mod signals;
@@ -25,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, Subcommand, error::ContextValue};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ContextValue};
 use sea_orm::DatabaseTransaction;
 use tokio::{task::spawn_blocking, time::timeout};
 use uuid::Uuid;
@@ -86,6 +87,8 @@ enum Command {
     Compact(DatabaseArgs),
     /// Bring the database's schema up to date; serving does so too.
     Migrate(DatabaseArgs),
+    /// Print what completes this program's command lines in a shell: for bash, `source <(profile-service completions bash)`.
+    Completions { shell: clap_complete::Shell },
 }
 
 /// Why the program ends without success: one sentence, and the exit code.
@@ -137,10 +140,18 @@ pub fn main() -> ExitCode {
             Command::Erasures(command) => erasures::run(command).await,
             Command::Compact(args) => compact::run(args).await,
             Command::Migrate(args) => database::migrate(args).await,
+            Command::Completions { shell } => completions(shell),
         }
     });
     runtime.shutdown_background(); // a second signal waits for nothing
     end(&log, done)
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let (mut command, mut script) = (Cli::command(), Vec::new());
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    print(&String::from_utf8_lossy(&script))
 }
 
 /// The error without words of the command line that may hold a secret: URLs and keys, which are given in wrong places.

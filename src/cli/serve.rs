@@ -1,19 +1,25 @@
 //! `serve`.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Failure, database::DatabaseArgs, duration, key, organization, print_and_commit, signals::Signals, tls::TlsArgs,
+    Failure,
+    database::DatabaseArgs,
+    duration,
+    key::{self, Allowed},
+    organization, print_and_commit,
+    signals::Signals,
+    tls::TlsArgs,
 };
 use crate::{
     clock,
     read::Batches,
     scope::Scope,
-    server::{Drained, Limits, Server, files},
+    server::{Drained, Exposition, Limits, Server, files},
     store::{self, Store},
 };
 
@@ -29,6 +35,11 @@ pub struct ServeArgs {
     /// The address to listen on, or a name, which may stand for several; port 0 takes a free one, which the log tells.
     #[arg(long, env = "PROFILE_LISTEN", default_value = "127.0.0.1:50051", value_parser = host_and_port)]
     listen: String,
+
+    /// The address, or a name, of a second port: `/metrics` (OpenMetrics), `/livez` and `/readyz`, by HTTP/1.1 and without
+    /// a key. It has nothing of a person, and is for the inside alone. Without it there is none.
+    #[arg(long, env = "PROFILE_METRICS_LISTEN", value_parser = host_and_port)]
+    metrics_listen: Option<String>,
 
     #[command(flatten)]
     tls: TlsArgs,
@@ -65,7 +76,9 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let connections = connections.map_err(Failure::failed)?;
     let tls = args.tls.load()?;
     let opening = async {
-        let (listeners, addresses) = listen(&args.listen, &args.tls).await?;
+        let (listeners, addresses) = listen(&args.listen, |addresses| args.tls.allow(addresses)).await?;
+        // Before the database is opened, which may take long where its schema is migrated.
+        let exposition = expose(args.metrics_listen.as_deref()).await?;
         let store = args.database.open_or_create().await?;
         if store::compact::is_due(&store).await? {
             tracing::warn!("the database's file may hold deleted values of before: run profile-service compact once");
@@ -73,9 +86,9 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         if args.database.is_default() {
             greet(&store, addresses[0], args.tls.of_grpcurl()).await?;
         }
-        Ok::<_, Failure>((listeners, addresses, store))
+        Ok::<_, Failure>((listeners, addresses, exposition, store))
     };
-    let (listeners, addresses, store) = tokio::select! {
+    let (listeners, addresses, exposition, store) = tokio::select! {
         opened = opening => opened?,
         () = signals.next() => return Err(Failure::failed("stopped by a signal before it served")),
     };
@@ -90,7 +103,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         drain: args.drain_timeout,
     };
     let encrypted = tls.is_some();
-    let serving = Server::new(listeners, store, limits).with_tls(tls).run(stop.clone());
+    let serving = Server::new(listeners, store, limits).with_tls(tls).exposing(exposition).run(stop.clone());
     let database = args.database.url()?;
     for address in addresses {
         tracing::info!(%address, tls = encrypted, %database, version = super::VERSION, "listening");
@@ -113,11 +126,24 @@ fn host_and_port(text: &str) -> Result<String, &'static str> {
     if valid { Ok(text.to_owned()) } else { Err("it must be ADDRESS:PORT or NAME:PORT") }
 }
 
+/// Answers metrics and probes on every address that the name stands for, if there is one.
+async fn expose(name: Option<&str>) -> Result<Option<Arc<Exposition>>, Failure> {
+    let Some(name) = name else { return Ok(None) };
+    let (listeners, addresses) = listen(name, |_| Ok(())).await?; // nothing of a person is there, and no key
+    for address in addresses {
+        tracing::info!(%address, "metrics");
+    }
+    Ok(Some(Exposition::start(listeners)))
+}
+
 /// Listens on every address that the name stands for, where that is allowed.
-async fn listen(name: &str, tls: &TlsArgs) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
+async fn listen(
+    name: &str,
+    allow: impl Fn(&[SocketAddr]) -> Result<(), Failure>,
+) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
     let failed = |error| Failure::failed(format!("cannot listen on {name}: {error}"));
     let addresses: Vec<_> = lookup_host(name).await.map_err(failed)?.collect();
-    tls.allow(&addresses)?;
+    allow(&addresses)?;
     bind_all(addresses.into_iter()).map_err(failed)
 }
 
@@ -159,7 +185,8 @@ async fn greet(store: &Store, address: SocketAddr, transport: &str) -> Result<()
     }
     let tx = store.begin().await?;
     if let Some(organization) = organization::create(&tx, DEMO).await? {
-        let key = key::create(&tx, organization, DEMO.to_owned(), key::joined(&Scope::ALL), None, clock::now()).await?;
+        let allowed = Allowed { scopes: key::joined(&Scope::ALL), ..Allowed::default() };
+        let key = key::create(&tx, organization, DEMO.to_owned(), allowed, clock::now()).await?;
         let greeting = format!(
             "First start: here is the organization {DEMO:?} with a key, which is shown only now:
 

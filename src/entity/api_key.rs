@@ -17,6 +17,8 @@ pub struct Model {
     pub expires_at: Option<DateTimeUtc>,
     pub revoked_at: Option<DateTimeUtc>,
     pub last_used_at: Option<DateTimeUtc>,
+    /// No bound where there is none.
+    pub calls_per_second: Option<i32>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

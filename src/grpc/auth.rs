@@ -73,9 +73,23 @@ const METHODS: [(&str, Access); 25] = [
     ("/profiles.v1.SupportService/ExportProfile", Access::Stream(Scope::Privacy)),
 ];
 
-/// What the method at this path requires, if there is such a method.
-pub fn access(path: &str) -> Option<Access> {
-    METHODS.iter().find(|(method, _)| *method == path).map(|(_, access)| *access)
+/// A method of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    /// Its place in the table.
+    pub number: usize,
+    pub path: &'static str,
+    pub access: Access,
+}
+
+/// The methods, in the order of the table.
+pub fn methods() -> impl Iterator<Item = Method> {
+    METHODS.iter().enumerate().map(|(number, &(path, access))| Method { number, path, access })
+}
+
+/// The method at this path, if there is one.
+pub fn method(path: &str) -> Option<Method> {
+    methods().find(|method| method.path == path)
 }
 
 /// The services that need a key, by their full names, in the order of the table.

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     clock,
     error::{Error, Result},
+    metrics::METRICS,
     profile::fields::Input,
     read::{self, Filter, Position},
     telemetry,
@@ -40,6 +41,7 @@ impl ProfileQueryService for Api {
         let (profiles, missing) = read::profiles(&self.store, author.organization_id, &ids).await?;
         let profiles: Vec<_> = profiles.into_iter().map(pb::Profile::from).collect();
         telemetry::note_profiles(profiles.iter().map(|profile| profile.id.as_str()));
+        METRICS.not_found.by_id.inc_by(missing.len() as u64);
         let missing_ids = missing.iter().map(Uuid::to_string).collect();
         Ok(Response::new(pb::BatchGetProfilesResponse { profiles, missing_ids }))
     }

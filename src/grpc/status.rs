@@ -15,6 +15,7 @@ use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt
 
 use crate::{
     error::{Error, Violation},
+    metrics::METRICS,
     telemetry,
     value::Rule,
 };
@@ -63,6 +64,7 @@ const fn code(error: &Error) -> (Code, &'static str) {
         Error::EtagMismatch => (Code::Aborted, "ETAG_MISMATCH"),
         Error::TransactionConflict { .. } => (Code::Aborted, "TRANSACTION_CONFLICT"),
         Error::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
+        Error::RateLimited(_) => (Code::ResourceExhausted, "RATE_LIMITED"),
         Error::StreamEnded => (Code::Unavailable, "STREAM_ENDED"),
         Error::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
         Error::DatabaseUnavailable(_) => (Code::Unavailable, "DATABASE_UNAVAILABLE"),
@@ -71,10 +73,23 @@ const fn code(error: &Error) -> (Code, &'static str) {
     }
 }
 
+/// Notes why a call failed.
+fn note(reason: &'static str) {
+    telemetry::note_reason(reason);
+    METRICS.failed(reason);
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let (code, reason) = code(&error);
-        telemetry::note_reason(reason);
+        note(reason);
+        match &error {
+            Error::ProfileNotFound(Some(_)) => METRICS.not_found.by_id.inc(),
+            Error::ProfileNotFound(None) | Error::UserNotFound(_) | Error::UserNotInOrganization(_) => {
+                METRICS.not_found.by_contact.inc()
+            }
+            _ => 0,
+        };
         let metadata: HashMap<String, String> = match &error {
             Error::ScopeMissing(scope) => [("scope".to_owned(), scope.to_string())].into(),
             _ => HashMap::new(),
@@ -94,6 +109,9 @@ impl From<Error> for Status {
             Error::Overloaded => {
                 details.set_retry_info(Some(RETRY_DELAY));
             }
+            Error::RateLimited(wait) => {
+                details.set_retry_info(Some(*wait));
+            }
             Error::TransactionConflict { cause, .. } => {
                 tracing::warn!(cause, "a write gave way to others");
                 details.set_retry_info(Some(RETRY_DELAY));
@@ -109,7 +127,11 @@ impl From<Error> for Status {
         let mut metadata = http::HeaderMap::new();
         if details.retry_info().is_some() {
             // Whoever was refused together does not come again together.
-            let delay = RETRY_DELAY.mul_f64(rand::random_range(0.5..=1.5)).as_millis();
+            let delay = match error {
+                Error::RateLimited(wait) => wait.mul_f64(rand::random_range(1.0..=2.0)), // before it all are refused
+                _ => RETRY_DELAY.mul_f64(rand::random_range(0.5..=1.5)),
+            };
+            let delay = delay.as_millis();
             metadata.insert(PUSHBACK, HeaderValue::from(u64::try_from(delay).unwrap_or(u64::MAX)));
         } else if matches!(error, Error::EtagMismatch) {
             metadata.insert(PUSHBACK, NEVER);
@@ -127,7 +149,7 @@ pub fn explained(status: &Status) -> Option<Status> {
     match status.code() {
         Code::Internal => Some(Error::InvalidMessage.into()),
         Code::Unimplemented => {
-            telemetry::note_reason(UNIMPLEMENTED);
+            note(UNIMPLEMENTED);
             let details = ErrorDetails::with_error_info(UNIMPLEMENTED, DOMAIN, HashMap::new());
             // Its metadata says which encodings there are.
             let (message, metadata) = (status.message(), status.metadata().clone());
@@ -270,6 +292,7 @@ mod tests {
             Error::EtagMismatch,
             Error::TransactionConflict { cause: cause(), retryable: true },
             Error::Overloaded,
+            Error::RateLimited(Duration::from_millis(600)),
             Error::StreamEnded,
             Error::DeadlineExceeded,
             Error::DatabaseUnavailable(cause()),
@@ -301,6 +324,7 @@ mod tests {
     Aborted ETAG_MISMATCH [never again] The etag is not the profile's current one. Read the profile again.
     Aborted TRANSACTION_CONFLICT [RetryInfo pushback] Other writes were in the way. Try again.
     ResourceExhausted OVERLOADED [RetryInfo pushback] The service has too much to do at once. Try again later.
+    ResourceExhausted RATE_LIMITED [RetryInfo pushback] The API key has made more calls a second than it may. Try again later.
     Unavailable STREAM_ENDED [] The stream has ended, because the server drains, its connection has reached its age, or it is not read. Go on from the last token.
     DeadlineExceeded DEADLINE_EXCEEDED [] The deadline is over. A write may have been made: repeat it with the same request id.
     Unavailable DATABASE_UNAVAILABLE [RetryInfo pushback] The database cannot be reached. Try again later.

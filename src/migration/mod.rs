@@ -9,6 +9,7 @@ mod m20261126_000003_feed_pending;
 mod m20261126_000004_identifier;
 mod m20261126_000005_erasure;
 mod m20261126_000006_import;
+mod m20261126_000007_rate_disabled;
 
 /// The `user_version` of an SQLite file that holds nothing which was deleted or overwritten without `secure_delete`.
 pub const COMPACTED: i32 = 1;
@@ -43,7 +44,7 @@ impl Migrator {
 #[async_trait::async_trait]
 impl MigratorTraitSelf for Migrator {
     fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
-        let ours: [Box<dyn MigrationTrait>; 7] = [
+        let ours: [Box<dyn MigrationTrait>; 8] = [
             Box::new(m20261122_000001_initial::Migration),
             Box::new(m20261126_000001_sort_name::Migration),
             Box::new(m20261126_000002_feed::Migration),
@@ -51,6 +52,7 @@ impl MigratorTraitSelf for Migrator {
             Box::new(m20261126_000004_identifier::Migration),
             Box::new(m20261126_000005_erasure::Migration),
             Box::new(m20261126_000006_import::Migration),
+            Box::new(m20261126_000007_rate_disabled::Migration),
         ];
         let newer = self.newer.iter().map(|name| Box::new(Newer(name.clone())) as Box<dyn MigrationTrait>);
         ours.into_iter().chain(newer).collect()

@@ -1,8 +1,8 @@
 //! Open files: every connection is one, and so is everything else that the program has open.
 
 /// Open files that are neither connections of peers nor the database's own: the log, the ports, the runtime, SQLite's
-/// files, and connections that are being closed.
-const OTHERS: u64 = 64;
+/// files, metrics, and connections that are being closed.
+const OTHERS: u64 = 80;
 
 /// How many connections may be open at once, at most `wanted`, beside these to the database. Raises the process's soft
 /// limit of open files to the hard one.

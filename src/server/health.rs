@@ -6,7 +6,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{grpc::auth, store::Store};
+use crate::{grpc::auth, metrics::METRICS, store::Store};
 
 /// How often the database is asked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -70,6 +70,7 @@ impl Health {
     }
 
     async fn set(&self, status: ServingStatus) {
+        METRICS.ready.set((status == ServingStatus::Serving).into());
         for service in services() {
             self.reporter.set_service_status(service, status).await;
         }

@@ -32,7 +32,7 @@ use super::{
     line::LogLine,
     message,
     peer::{Backlog, Peer},
-    streams::{Place, Streams},
+    streams::{Place, Streams, overloaded},
 };
 use crate::{
     clock,
@@ -42,6 +42,7 @@ use crate::{
         status::{self, Unrepeatable},
         stream::StreamEnd,
     },
+    metrics::METRICS,
     profile::change::Author,
     scope::Scope,
     telemetry,
@@ -84,9 +85,9 @@ pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request,
     let under_way = UnderWay::begin(Arc::clone(&peer));
     let (started, allowed) = (Instant::now(), deadline::of_caller(request.headers()));
     let request_id = request_id(request.headers());
-    let path = request.uri().path();
-    let access = auth::access(path);
-    let mut line = LogLine::start(access, path, request_id.to_str().unwrap_or_default(), peer.client.as_deref());
+    let method = auth::method(request.uri().path());
+    let access = method.map(|method| method.access);
+    let mut line = LogLine::start(method, request_id.to_str().unwrap_or_default(), peer.client.as_deref());
     let unrepeatable = Unrepeatable::default();
     request.extensions_mut().insert(unrepeatable.clone());
     let until_it_answers = allowed.unwrap_or(Duration::MAX).min(deadline::CEILING);
@@ -162,7 +163,7 @@ impl Admission {
     /// Answers one message, as a call in flight.
     async fn answer(&self, scope: Option<Scope>, peer: &Arc<Peer>, request: Request, next: Next) -> Result<Admitted> {
         let mut request = self.authenticated(request, scope, peer).await?.0;
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| overloaded(&METRICS.shed.calls))?;
         request.extensions_mut().insert(Permit::from(permit));
         Ok((next.run(request).await, None))
     }
@@ -216,7 +217,8 @@ impl Admission {
 
 /// A place among the streams that the peer may have open without a key: no peer's keep another's out.
 fn keyless_stream(peer: &Peer) -> Result<Place> {
-    let permit = Arc::clone(&peer.keyless_streams).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+    let permit = Arc::clone(&peer.keyless_streams).try_acquire_owned();
+    let permit = permit.map_err(|_| overloaded(&METRICS.shed.streams_without_key))?;
     Ok(Place::without_key(permit))
 }
 
@@ -269,7 +271,7 @@ mod tests {
         Arc::new(Admission {
             keys: Arc::new(Keys::new(store, TaskTracker::new())),
             permits: Arc::new(Semaphore::new(1)),
-            streams: Arc::new(Streams::new(1)),
+            streams: Arc::new(Streams::new(Arc::new(Semaphore::new(1)), 1)),
             stop: CancellationToken::new(),
             backlog: Arc::default(),
         })

@@ -5,7 +5,8 @@ use std::time::Instant;
 use tonic::Code;
 use tracing::{Span, field::Empty};
 
-use crate::grpc::auth::Access;
+use super::calls::{CALLS, OfMethod};
+use crate::grpc::auth::{Access, Method};
 
 /// A call's line. It is written when this is dropped: also when the caller has gone away.
 pub struct LogLine {
@@ -16,6 +17,7 @@ pub struct LogLine {
     /// What was sent on a stream.
     pub sent: Option<Sent>,
     started: Instant,
+    counted: &'static OfMethod,
     /// Health and reflection are asked all the time, and are about nobody.
     quiet: bool,
 }
@@ -39,10 +41,13 @@ impl Sent {
 }
 
 impl LogLine {
-    /// Begins with a call of this path, by a client whose certificate has this name.
-    pub fn start(access: Option<Access>, path: &str, request_id: &str, client: Option<&str>) -> Self {
+    /// Begins with a call of this method, by a client whose certificate has this name.
+    pub fn start(method: Option<Method>, request_id: &str, client: Option<&str>) -> Self {
+        let counted = CALLS.of(method);
+        counted.begin();
+        let access = method.map(|method| method.access);
         // A path that is no method's is the caller's text: it stays out of the log.
-        let method = if access.is_some() { path } else { "unknown" };
+        let method = method.map_or("unknown", |method| method.path);
         let span = tracing::info_span!(
             "call",
             method,
@@ -57,14 +62,16 @@ impl LogLine {
             reason = Empty
         );
         let quiet = matches!(access, Some(Access::Health | Access::HealthWatch | Access::Reflection));
-        Self { span, code: None, sent: None, started: Instant::now(), quiet }
+        Self { span, code: None, sent: None, started: Instant::now(), counted, quiet }
     }
 }
 
 impl Drop for LogLine {
     fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        self.counted.end(self.code, duration);
         let code = self.code.map_or_else(|| "caller went away".to_owned(), |code| format!("{code:?}"));
-        let duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let (messages, bytes) = self.sent.as_ref().map(|Sent { messages, bytes }| (*messages, *bytes)).unzip();
         self.span.in_scope(|| {
             if self.quiet {

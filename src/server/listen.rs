@@ -37,19 +37,18 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long after its age a connection that does not end by itself is cut: one whose peer reads no answers, say.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Accepts at most `max` connections at once until `stop` is cancelled, and then closes the ports: in TLS, or in plain
-/// text without it. A connection older than `age` is cut if it has not ended by itself soon after.
+/// Accepts at most as many connections at once as there are permits until `stop` is cancelled, and then closes the ports:
+/// in TLS, or in plain text without it. A connection older than `age` is cut if it has not ended by itself soon after.
 pub fn accept(
     listeners: Vec<TcpListener>,
     tls: Option<&Arc<Tls>>,
-    max: usize,
+    permits: &Arc<Semaphore>,
     age: Duration,
     stop: &CancellationToken,
 ) -> mpsc::Receiver<Connection> {
     let (opened, connections) = mpsc::channel(1);
-    let permits = Arc::new(Semaphore::new(max));
     for listener in listeners {
-        let accepting = accept_on(listener, tls.cloned(), Arc::clone(&permits), age + GRACE, opened.clone());
+        let accepting = accept_on(listener, tls.cloned(), Arc::clone(permits), age + GRACE, opened.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(accepting));
     }
     connections

@@ -1,18 +1,22 @@
 //! The server: built once, then it serves until it is told to stop.
 
 mod answer;
+mod calls;
 mod certificate;
 mod connection;
 mod course;
 mod deadline;
+mod exposition;
 pub mod files;
 mod health;
 mod keys;
 mod layers;
 mod line;
 mod listen;
+mod look_up;
 mod message;
 mod peer;
+mod rate;
 mod streams;
 mod sweep;
 mod tls;
@@ -21,12 +25,14 @@ mod transport;
 use std::{sync::Arc, time::Duration};
 
 use axum::middleware::from_fn_with_state;
+use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tonic_reflection::server as reflection;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use self::exposition::Exposition;
 pub use self::tls::{Tls, TlsClients, TlsExpiry, TlsFiles};
 use self::{
     connection::Http,
@@ -48,6 +54,7 @@ use crate::{
             support_service_server::SupportServiceServer,
         },
     },
+    metrics::{Reading, count},
     read::{Batches, Profiles, feed::Feed},
     store::Store,
     write::{Writer, sequencer},
@@ -80,6 +87,7 @@ pub struct Server {
     tls: Option<Arc<Tls>>,
     store: Store,
     limits: Limits,
+    exposition: Option<Arc<Exposition>>,
 }
 
 /// How a server came to its end.
@@ -95,13 +103,19 @@ impl Server {
     /// Speaks plain text, until it is told of TLS.
     #[must_use]
     pub const fn new(listeners: Vec<TcpListener>, store: Store, limits: Limits) -> Self {
-        Self { listeners, tls: None, store, limits }
+        Self { listeners, tls: None, store, limits, exposition: None }
     }
 
     /// Speaks TLS, if there is some, and nothing else.
     #[must_use]
     pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// With metrics that say how much of its limits it uses.
+    #[must_use]
+    pub fn exposing(self, exposition: Option<Arc<Exposition>>) -> Self {
+        Self { exposition, ..self }
     }
 
     /// Serves until `stop` is cancelled, then drains: no new connection, NOT_SERVING, every call in flight answered.
@@ -119,7 +133,7 @@ impl Server {
         handlers: impl FnOnce(Arc<Api>) -> Arc<P>,
         stop: CancellationToken,
     ) -> Drained {
-        let Self { listeners, tls, store, limits } = self;
+        let Self { listeners, tls, store, limits, exposition } = self;
         let tasks = TaskTracker::new();
         let (reporter, health_service) = tonic_health::server::health_reporter();
         Health::not_serving(reporter).await.watch(store.clone(), &tasks, stop.clone());
@@ -135,15 +149,19 @@ impl Server {
         let api = Arc::new(Api::new(store.clone(), profiles, feed, writer));
         let profile_service = ProfileServiceServer::from_arc(handlers(Arc::clone(&api)));
         let keys = Arc::new(Keys::new(store.clone(), tasks.clone()));
-        let streams = Arc::new(Streams::new(limits.streams));
+        let permits = Permits::new(limits);
+        let streams = Arc::new(Streams::new(Arc::clone(&permits.streams), limits.streams));
         Arc::clone(&streams).watch(Arc::clone(&keys), &tasks, stop.clone());
         let admission = Admission {
             keys,
-            permits: Arc::new(Semaphore::new(limits.in_flight)),
+            permits: Arc::clone(&permits.calls),
             streams,
             stop: stop.clone(),
             backlog: Arc::default(),
         };
+        if let Some(exposition) = &exposition {
+            exposition.add(|registry| permits.register(registry, limits));
+        }
         let calls = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
             .add_service(
                 reflection().build_v1().expect(DESCRIPTORS_ARE_OURS).max_decoding_message_size(LARGEST_QUESTION),
@@ -165,7 +183,7 @@ impl Server {
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(Arc::new(admission), layers::call));
         let age = limits.connection_age.mul_f64(1.1);
-        let mut opened = listen::accept(listeners, tls.as_ref(), limits.connections, age, &stop);
+        let mut opened = listen::accept(listeners, tls.as_ref(), &permits.connections, age, &stop);
         let http = Http::new(calls, limits.connection_age, stop.clone());
         let connections = TaskTracker::new();
         while let Some(Some(connection)) = stop.run_until_cancelled(opened.recv()).await {
@@ -192,4 +210,35 @@ fn reflection() -> reflection::Builder<'static> {
     reflection::Builder::configure()
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// What is limited, and how much of it is left.
+struct Permits {
+    calls: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+}
+
+impl Permits {
+    fn new(limits: Limits) -> Self {
+        let permits = |number| Arc::new(Semaphore::new(number));
+        let Limits { in_flight, streams, connections, .. } = limits;
+        Self { calls: permits(in_flight), streams: permits(streams), connections: permits(connections) }
+    }
+
+    fn register(&self, registry: &mut Registry, limits: Limits) {
+        let Self { calls, streams, connections } = self;
+        let (mut in_use, mut all) = (Reading::gauges(), Reading::gauges());
+        for (of, permits, limit) in [
+            ("calls", calls, limits.in_flight),
+            ("streams", streams, limits.streams),
+            ("connections", connections, limits.connections),
+        ] {
+            let permits = Arc::clone(permits);
+            in_use = in_use.with("of", of, move || count(limit.saturating_sub(permits.available_permits())));
+            all = all.with("of", of, move || count(limit));
+        }
+        registry.register("permits_in_use", "Calls in flight, open streams and connections", in_use);
+        registry.register("permits_limit", "How many of them there may be", all);
+    }
 }

@@ -24,6 +24,9 @@ const CALL: usize = 10 * 1024;
 /// Streams that a peer may have open without a key, of health and of reflection.
 const KEYLESS_STREAMS: usize = 4;
 
+/// Look-ups of keys that wait for one peer at once.
+const KEY_LOOK_UPS: usize = 8;
+
 /// The other end of a connection, as its calls know it.
 pub struct Peer {
     /// Calls that have no answer yet.
@@ -34,8 +37,8 @@ pub struct Peer {
     pub streams: TaskTracker,
     /// Cancelled where its streams are to end: the server drains, or the connection has reached its age.
     pub ending: CancellationToken,
-    /// Keys are looked up one after the other, so that unknown ones keep nobody else's waiting.
-    pub key_lookup: Semaphore,
+    /// One for each key of its that is looked up: unknown ones keep no other peer's waiting.
+    pub key_look_ups: Semaphore,
     /// Whether it has ever presented a key that is valid.
     pub known: AtomicBool,
     /// Cancelled, it ends the connection at once.
@@ -53,7 +56,7 @@ impl Default for Peer {
             keyless_streams: Arc::new(Semaphore::new(KEYLESS_STREAMS)),
             streams: TaskTracker::default(),
             ending: CancellationToken::default(),
-            key_lookup: Semaphore::new(1),
+            key_look_ups: Semaphore::new(KEY_LOOK_UPS),
             known: AtomicBool::default(),
             cut: CancellationToken::default(),
             client: None,

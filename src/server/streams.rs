@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{MissedTickBehavior, interval},
@@ -16,6 +17,7 @@ use super::keys::Keys;
 use crate::{
     clock,
     error::{Error, Result},
+    metrics::METRICS,
 };
 
 /// The part of all places that one key may take.
@@ -40,19 +42,21 @@ struct OfKey {
 }
 
 impl Streams {
-    pub fn new(most: usize) -> Self {
+    /// With a permit for each place.
+    pub fn new(places: Arc<Semaphore>, most: usize) -> Self {
         let most_of_a_key = (most / PART_OF_A_KEY).max(1);
-        Self { places: Arc::new(Semaphore::new(most)), most_of_a_key, by_key: Mutex::default() }
+        Self { places, most_of_a_key, by_key: Mutex::default() }
     }
 
     /// A place for one more stream of this key.
     pub fn enter(self: &Arc<Self>, key_id: &str) -> Result<Place> {
-        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        let permit = Arc::clone(&self.places).try_acquire_owned();
+        let permit = permit.map_err(|_| overloaded(&METRICS.shed.streams))?;
         let mut by_key = self.by_key();
         let of_key =
             by_key.entry(key_id.to_owned()).or_insert_with(|| OfKey { open: 0, invalid: CancellationToken::new() });
         if of_key.open >= self.most_of_a_key {
-            return Err(Error::Overloaded);
+            return Err(overloaded(&METRICS.shed.streams_of_a_key));
         }
         of_key.open += 1;
         let held = HeldByKey { streams: Arc::clone(self), key_id: key_id.to_owned() };
@@ -85,6 +89,12 @@ impl Streams {
     fn by_key(&self) -> MutexGuard<'_, HashMap<String, OfKey>> {
         self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why a call is refused at a limit, whose refusals are counted.
+pub fn overloaded(refusals: &Counter) -> Error {
+    refusals.inc();
+    Error::Overloaded
 }
 
 /// A stream's place among those of its kind, as long as it lives.
@@ -124,9 +134,13 @@ impl Drop for HeldByKey {
 mod tests {
     use super::*;
 
+    fn places(most: usize) -> Arc<Streams> {
+        Arc::new(Streams::new(Arc::new(Semaphore::new(most)), most))
+    }
+
     #[test]
     fn one_key_has_at_most_a_quarter_of_the_places_and_all_have_no_more_than_there_are() {
-        let streams = Arc::new(Streams::new(8));
+        let streams = places(8);
         let first = [streams.enter("first").expect("a place"), streams.enter("first").expect("a place")];
         assert!(streams.enter("first").is_err());
         let others: Vec<_> = (0..6).map(|number| streams.enter(&number.to_string()).expect("a place")).collect();
@@ -135,12 +149,12 @@ mod tests {
         let _first = streams.enter("first").expect("a place again");
         drop(others);
         assert_eq!(streams.by_key().len(), 1, "keys without streams are forgotten");
-        Arc::new(Streams::new(1)).enter("only").expect("a quarter of few is one");
+        places(1).enter("only").expect("a quarter of few is one");
     }
 
     #[test]
     fn the_streams_of_a_key_that_is_no_longer_valid_end_together_and_no_others() {
-        let streams = Arc::new(Streams::new(12));
+        let streams = places(12);
         let enter = |key| streams.enter(key).expect("a place");
         let (first, second, other) = (enter("first"), enter("first"), enter("other"));
         streams.end(&["first".to_owned(), "gone".to_owned()]);

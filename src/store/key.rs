@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::{
-    ColumnTrait as _, Condition, ConnectionTrait, EntityTrait as _, ExprTrait as _, IntoActiveModel as _,
-    QueryFilter as _, QueryOrder as _, QueryTrait as _, sea_query::Expr,
+    ColumnTrait as _, Condition, ConnectionTrait, EntityTrait as _, ExprTrait as _, FromQueryResult,
+    IntoActiveModel as _, QueryFilter as _, QueryOrder as _, QueryTrait as _, sea_query::Expr,
 };
 use uuid::Uuid;
 
-use super::Store;
+use super::{Store, rows::Sql};
 use crate::{
     entity::api_key::{Column, Entity, Model},
     error::Result,
@@ -32,9 +32,31 @@ pub async fn look_up(store: &Store, lookup: &str) -> Result<Option<Model>> {
     Ok(store.all(Entity::find_by_id(lookup).build(store.backend())).await?.pop())
 }
 
-/// The keys with these lookup ids, for streams that are open: in time, and from whichever connection is free.
-pub async fn look_up_all(store: &Store, lookups: &[String]) -> Result<Vec<Model>> {
-    store.all(Entity::find().filter(Column::Id.is_in(lookups)).build(store.backend())).await
+/// A key, and since when its organization is disabled.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct OfOrganization {
+    #[sea_orm(nested)]
+    pub key: Model,
+    pub disabled_at: Option<DateTime<Utc>>,
+}
+
+/// The keys with these lookup ids, for calls that present them and streams that are open: in time, and from whichever
+/// connection is free.
+pub async fn look_up_all(store: &Store, lookups: &[String]) -> Result<Vec<OfOrganization>> {
+    let mut sql = Sql::new(store.backend());
+    sql.push("SELECT ").columns::<Entity>("k.").push(", o.disabled_at FROM api_key k");
+    sql.push(" JOIN organization o ON o.id = k.organization_id WHERE ").is_in("k.id", lookups);
+    store.all(sql.build()).await
+}
+
+/// Sets how many calls a second a key may make, or that it has no bound; false where there is no such key.
+pub async fn set_rate(db: &impl ConnectionTrait, lookup: &str, calls_per_second: Option<i32>) -> Result<bool> {
+    let set = Entity::update_many()
+        .col_expr(Column::CallsPerSecond, Expr::value(calls_per_second))
+        .filter(Column::Id.eq(lookup))
+        .exec(db)
+        .await?;
+    Ok(set.rows_affected == 1)
 }
 
 /// An organization's keys, the oldest first.

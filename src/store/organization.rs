@@ -1,8 +1,9 @@
 //! Organizations.
 
+use chrono::{DateTime, Utc};
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, IntoActiveModel as _, QueryFilter as _, QueryOrder as _,
-    QuerySelect as _, QueryTrait as _, TryInsertResult,
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, ExprTrait as _, IntoActiveModel as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _, QueryTrait as _, SqlErr, TryInsertResult, sea_query::Expr,
 };
 use uuid::Uuid;
 
@@ -25,6 +26,32 @@ pub async fn create(db: &impl ConnectionTrait, organization: Model) -> Result<bo
 /// The organization with this name.
 pub async fn find(db: &impl ConnectionTrait, name: &str) -> Result<Option<Model>> {
     Ok(Entity::find().filter(Column::Name.eq(name)).one(db).await?)
+}
+
+/// The organization with this id.
+pub async fn find_by_id(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Model>> {
+    Ok(Entity::find_by_id(id).one(db).await?)
+}
+
+/// Renames an organization; false where another one has the name.
+pub async fn rename(db: &impl ConnectionTrait, id: Uuid, name: &str) -> Result<bool> {
+    let rename = Entity::update_many().col_expr(Column::Name, Expr::value(name)).filter(Column::Id.eq(id));
+    match rename.exec(db).await {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Disables an organization, or enables it. One that is disabled already keeps its date.
+pub async fn set_disabled(db: &impl ConnectionTrait, id: Uuid, since: Option<DateTime<Utc>>) -> Result<()> {
+    let disabled_at = match since {
+        Some(now) => Expr::col(Column::DisabledAt).if_null(now),
+        None => Expr::value(None::<DateTime<Utc>>),
+    };
+    let set = Entity::update_many().col_expr(Column::DisabledAt, disabled_at).filter(Column::Id.eq(id));
+    set.exec(db).await?;
+    Ok(())
 }
 
 /// The organization with this id, for a call: in time, and from whichever connection is free.

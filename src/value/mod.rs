@@ -7,6 +7,7 @@ mod fold;
 mod identifier;
 mod key;
 mod phone;
+mod rate;
 mod text;
 
 pub use self::{
@@ -17,6 +18,7 @@ pub use self::{
     identifier::{actor, name_there, system},
     key::KeyText,
     phone::phone_number,
+    rate::{NoRate, Rate},
     text::{clean, etag, identifier, line, lines, name, postal_code},
 };
 

@@ -2,9 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::{DbBackend, Statement};
-use tokio::time::timeout;
+use tokio::time::{error::Elapsed, timeout};
 
 use super::attempt::{Wanted, load_in_transaction, rows};
+pub use crate::profile::group::Rows;
 use crate::{
     error::{Error, Result},
     profile::{
@@ -14,8 +15,8 @@ use crate::{
     store::{self, PinnedConnection, Store, failure::uncommitted},
 };
 
-/// How many changes are decided and saved together at the most. Nobody waits for the first of them, so there are more than
-/// of calls.
+/// How many changes should be decided and saved together at the most. Nobody waits for the first of them, so there are
+/// more than of calls.
 pub const LARGEST_GROUP: usize = 250;
 
 /// A transaction of a command. What is not committed is rolled back.
@@ -30,8 +31,8 @@ impl Batch {
         let mut connection = store.write_connection().await?;
         connection.begin().await?;
         if connection.backend() == DbBackend::Postgres {
-            // A plan that was made while a table was empty would go on reading all of it.
-            let plans = "SET LOCAL plan_cache_mode = force_custom_plan";
+            // All is found by keys, but a plan made for a small table would read all of it, and go on when it has grown.
+            let plans = "SET LOCAL enable_seqscan = off";
             connection.fetch(Statement::from_string(DbBackend::Postgres, plans)).await?;
         }
         Ok(Self { store: store.clone(), connection })
@@ -42,30 +43,33 @@ impl Batch {
         &mut self.connection
     }
 
-    /// Decides changes in their order and saves what they leave. Answers what became of the first of them, at least of one:
-    /// those behind have to see these saved.
+    /// Loads what the changes need to be decided, with the rows of their profiles locked.
+    pub async fn load(&mut self, author: &Author, changes: &[Change]) -> Result<Rows> {
+        let wanted = Wanted::of(changes.iter().map(|change| (author, change)));
+        timeout(self.store.write_timeout(), load_in_transaction(&mut self.connection, wanted)).await.map_err(late)?
+    }
+
+    /// Decides changes in their order, on what was loaded for them, and saves what they leave. New profiles need nothing to
+    /// be loaded: the unique indexes then judge their addresses and identifiers, and one that is taken fails all of them.
+    /// Answers what became of the first changes, at least of one: those behind have to see these saved.
     pub async fn write(
         &mut self,
         author: &Author,
         changes: &[Change],
+        rows: Rows,
         now: DateTime<Utc>,
     ) -> Result<Vec<Result<Written>>> {
-        let changes = &changes[..changes.len().min(LARGEST_GROUP)];
-        let writing = async {
-            let wanted = Wanted::of(changes.iter().map(|change| (author, change)));
-            let mut group = Group::new(load_in_transaction(&mut self.connection, wanted).await?);
-            let mut results = Vec::with_capacity(changes.len());
-            for change in changes {
-                match group.decide(author, change, now) {
-                    Step::Later => break,
-                    Step::Decided { result, .. } => results.push(result),
-                }
+        let mut group = Group::new(rows);
+        let mut results = Vec::with_capacity(changes.len());
+        for change in changes {
+            match group.decide(author, change, now) {
+                Step::Later => break,
+                Step::Decided { result, .. } => results.push(result),
             }
-            save(&mut self.connection, &group.into_saving()).await?;
-            Ok(results)
-        };
-        let late = |_| Error::DatabaseUnavailable("the database has not answered in time".to_owned());
-        timeout(self.store.write_timeout(), writing).await.map_err(late)?
+        }
+        let saving = group.into_saving();
+        timeout(self.store.write_timeout(), save(&mut self.connection, &saving)).await.map_err(late)??;
+        Ok(results)
     }
 
     /// Commits all that was written.
@@ -78,6 +82,10 @@ impl Batch {
     pub async fn rollback(mut self) {
         self.connection.rollback().await;
     }
+}
+
+fn late(_: Elapsed) -> Error {
+    Error::DatabaseUnavailable("the database has not answered in time".to_owned())
 }
 
 async fn save(connection: &mut PinnedConnection, saving: &Saving) -> Result<()> {

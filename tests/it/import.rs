@@ -383,3 +383,20 @@ async fn a_file_of_errors_that_cannot_be_written_ends_it_with_1() {
     assert!(said.contains(&words), "{said}");
     assert_eq!(people(&service.database).await, lines);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_lines_that_want_one_address_the_first_of_the_file_has_it_however_far_they_are_apart() {
+    let (service, support) = client().await;
+    let mut lines: Vec<_> = (0..2_000).map(person).collect();
+    for line in [400, 501, 999, 1_501] {
+        lines[line]["email"] = json!("wanted@example.com"); // in transactions that may be filled at once
+    }
+    lines[1_999]["email"] = json!("p1000@example.com");
+    let file = File::lines(&lines);
+    let (code, said) = file.import(&service, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    let taken = |number| (number, vec!["email EMAIL_IN_USE".to_owned()]);
+    assert_eq!(file.failed(), [502, 1_000, 1_502, 2_000].map(taken));
+    assert_eq!(by_email(&support, "wanted@example.com").await["lastName"], "Byron400");
+    assert_eq!(people(&service.database).await, 1_996);
+}

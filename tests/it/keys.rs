@@ -223,16 +223,16 @@ async fn the_list_of_keys_shows_their_use_and_no_secret() {
     let key = service.key("north", &["support", "profiles.read", "support"]);
     let row = |list: &str| list.lines().find(|line| line.starts_with(lookup(&key))).expect("its row").to_owned();
     let before = service.run(["key", "list", "--organization", "north"]);
-    assert!(before.starts_with("LOOKUP\tNAME\tSCOPES\tCREATED\tEXPIRES\tREVOKED\tLAST USED\n"));
+    assert!(before.starts_with("LOOKUP\tNAME\tSCOPES\tCREATED\tEXPIRES\tREVOKED\tLAST USED\tRATE\n"));
     let columns = row(&before);
     let columns: Vec<_> = columns.split('\t').collect();
     assert!(columns[1].starts_with("test-"), "{before}");
-    assert_eq!((columns[2], &columns[4..]), ("profiles.read support", &["-", "-", "-"][..]));
+    assert_eq!((columns[2], &columns[4..]), ("profiles.read support", &["-", "-", "-", "-"][..]));
     assert!(!before.contains(key.rsplit_once('_').expect("a key").1));
 
     service.client(&key).await.get(&person).await.expect("a use");
     let deadline = Instant::now() + Duration::from_secs(10);
-    while row(&service.run(["key", "list", "--organization", "north"])).ends_with("\t-") {
+    while row(&service.run(["key", "list", "--organization", "north"])).ends_with("\t-\t-") {
         assert!(Instant::now() < deadline, "the use is not noted");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use syn::visit::{self, Visit};
 
 /// The modules of the crate from the top down: each may name only those below it.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 16] = [
     "cli",
     "server",
     "grpc",
@@ -23,6 +23,7 @@ const LAYERS: [&str; 15] = [
     "value",
     "scope",
     "queue",
+    "metrics",
     "telemetry",
     "clock",
 ];

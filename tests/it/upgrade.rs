@@ -89,6 +89,8 @@ async fn people_of_the_first_schema_are_found_by_name_after_the_upgrade() {
 /// Takes back what later migrations have made.
 async fn to_the_first_schema(database: &Database) {
     for statement in [
+        "ALTER TABLE api_key DROP COLUMN calls_per_second",
+        "ALTER TABLE organization DROP COLUMN disabled_at",
         "DROP INDEX profile_sort_name",
         "DROP INDEX profile_dob_sort_name",
         "ALTER TABLE profile DROP COLUMN sort_name",

@@ -11,7 +11,8 @@ import traceback
 from pathlib import Path
 
 
-import overload  # noqa: F401 - it registers a proof
+import bulk  # noqa: F401 - it registers a proof
+import overload  # noqa: F401 - so does this
 from proofs import PROOFS, Fault, Proof, World
 from program import Client, Program
 

@@ -37,7 +37,7 @@ class Program:
                 self.process = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stderr=log)
             self.port = await self._listening()
             if self.key is None:
-                self._command("organization", "create", "north")
+                self.command("organization", "create", "north")
                 self.key = self.new_key("t")
         except BaseException:
             await self.__aexit__()
@@ -52,7 +52,7 @@ class Program:
 
     def new_key(self, name: str) -> str:
         scopes = ["--scope", "profiles.read,profiles.write,profiles.list"]
-        return self._command("key", "create", "--organization", "north", "--name", name, *scopes)
+        return self.command("key", "create", "--organization", "north", "--name", name, *scopes)
 
     def cpu_seconds(self) -> float:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -70,7 +70,7 @@ class Program:
         lines = self.log_file.read_text().split("\n")[:-1]
         return [json.loads(line) for line in lines if line.startswith("{")]
 
-    def _command(self, *arguments: str) -> str:
+    def command(self, *arguments: str) -> str:
         command = [self.path, *arguments]
         done = subprocess.run(command, env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:

@@ -5,27 +5,25 @@
 
 mod errors;
 mod file;
+mod fill;
 mod judge;
 mod upsert;
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use sea_orm::DbBackend;
 use tokio::{
     sync::mpsc,
-    task::spawn_blocking,
+    task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep},
 };
 
 use self::{
-    errors::{Errors, Failed, Violation},
+    errors::{Errors, Failed},
     file::{Survey, survey},
-    judge::{Chunk, Judge, Judged, Said, violations},
+    fill::{Filled, Filling, Stop},
+    judge::{Chunk, Judge},
     upsert::UpsertBy,
 };
 use super::{
@@ -36,16 +34,20 @@ use super::{
     progress::Progress,
 };
 use crate::{
-    clock,
     entity::import_progress,
     error::{Error, Result},
-    profile::change::{Author, Change, Target},
-    store::{self, Store},
-    write::batch::{Batch, LARGEST_GROUP},
+    store,
+    write::batch::Batch,
 };
 
 /// How many chunks of lines wait to be stored.
 const WAITING: usize = 2;
+
+/// How many chunks of new people are filled at once on PostgreSQL, each in a transaction of its own.
+const WIDTH: usize = 2;
+
+/// How many chunks are looked up and stored one after the other once one has failed: where one address is taken, more are.
+const CAREFUL: u32 = 16;
 
 /// How often lines are stored again that another write was in the way of, and how long they wait before that.
 const ATTEMPTS: u32 = 20;
@@ -103,9 +105,10 @@ pub async fn run(args: ImportArgs) -> Result<(), Failure> {
     let author = author(organization);
     let judge = Judge { upsert_by, file: sha256.chars().take(FILE).collect() };
     let bar = Progress::begin(if dry_run { "judging" } else { "importing" }, "lines", done, lines);
-    let mut import = Import { store, author, judge, dry_run, progress, errors, bar, count: Count::default() };
+    let filling = Arc::new(Filling { store: store.clone(), author, judge, dry_run });
+    let mut import = Import { filling, progress, errors, bar, count: Count::default(), careful: 0 };
     let read = import.all(path.clone(), done).await?;
-    let Import { store, errors, count, progress, bar, .. } = import;
+    let Import { filling: _, progress, errors, bar, count, careful: _ } = import;
     drop(bar);
     store.close().await;
     if read != sha256 {
@@ -156,46 +159,95 @@ impl Count {
 }
 
 struct Import {
-    store: Store,
-    author: Author,
-    judge: Judge,
-    dry_run: bool,
+    filling: Arc<Filling>,
     progress: import_progress::Model,
     errors: Errors,
     bar: Progress,
     count: Count,
+    /// How many of the next chunks are looked up and stored one after the other, since one before them has failed.
+    careful: u32,
+}
+
+/// A chunk that is being filled into a transaction of its own.
+struct Underway {
+    chunk: Arc<Chunk>,
+    filled: JoinHandle<Result<Filled, Stop>>,
 }
 
 impl Import {
     /// Stores the lines behind the first `done`, and answers the SHA-256 of the file as it was read meanwhile.
     async fn all(&mut self, path: PathBuf, done: u64) -> Result<String, Failure> {
         let (sender, mut chunks) = mpsc::channel(WAITING);
-        let judge = Judge { upsert_by: self.judge.upsert_by.clone(), file: self.judge.file.clone() };
-        let judging = tokio::spawn(blocking(move || judge.judge(&path, done, &sender)));
-        while let Some(chunk) = chunks.recv().await {
+        let filling = Arc::clone(&self.filling);
+        let judging = tokio::spawn(blocking(move || filling.judge.judge(&path, done, &sender)));
+        let mut underway = VecDeque::new();
+        loop {
+            let next = if underway.is_empty() { chunks.recv().await } else { chunks.try_recv().ok() };
+            if let Some(chunk) = next {
+                underway.push_back(self.begin(Arc::new(chunk)));
+                if underway.len() < self.width() {
+                    continue;
+                }
+            }
+            let Some(Underway { chunk, filled }) = underway.pop_front() else { break };
             let begun = Instant::now();
-            self.store(&chunk).await?;
+            match self.end(&chunk, filled.await.unwrap_or_else(|_| Err(Stop::Failure(panicked().sentence)))).await {
+                Ok(()) => {}
+                Err(stop) => self.again(&chunk, stop, &mut underway).await?,
+            }
             self.bar.advance(chunk.lines);
-            if self.store.backend() == DbBackend::Sqlite {
+            if self.filling.store.backend() == DbBackend::Sqlite {
                 sleep(begun.elapsed()).await; // others want SQLite's one writer too
             }
         }
-        judging.await.map_err(|_| Failure::failed("reading the file has panicked"))?
+        judging.await.map_err(|_| panicked())?
     }
 
-    /// Stores a chunk, again where another write was in the way.
-    async fn store(&mut self, chunk: &Chunk) -> Result<(), Failure> {
+    /// How many chunks are filled at once: new people in two transactions, so that PostgreSQL and this program both work.
+    /// Lines that change somebody have to see all lines before them stored.
+    fn width(&self) -> usize {
+        let is_alone = self.careful > 0 || self.filling.is_alone();
+        if is_alone { 1 } else { WIDTH }
+    }
+
+    fn begin(&mut self, chunk: Arc<Chunk>) -> Underway {
+        let (filling, looks_up) = (Arc::clone(&self.filling), self.careful > 0);
+        self.careful = self.careful.saturating_sub(1);
+        let taken = Arc::clone(&chunk);
+        Underway { chunk, filled: tokio::spawn(async move { filling.fill(&taken, looks_up).await }) }
+    }
+
+    /// Stores a chunk again where another write was in the way, which may be one of those that are under way behind it.
+    async fn again(
+        &mut self,
+        chunk: &Arc<Chunk>,
+        mut stop: Stop,
+        underway: &mut VecDeque<Underway>,
+    ) -> Result<(), Failure> {
+        let mut behind = Vec::new();
+        for Underway { chunk, filled } in underway.drain(..) {
+            if let Ok(Ok(filled)) = filled.await {
+                filled.batch.rollback().await;
+            }
+            behind.push(chunk);
+        }
         for attempt in 1.. {
-            match self.attempt(chunk).await {
-                Ok(()) => return Ok(()),
-                Err(Stop::Error(error)) if attempt < ATTEMPTS && is_passing(&error) => sleep(BACKOFF).await,
-                Err(Stop::Error(error)) => {
-                    let cause = Failure::from(error).sentence;
-                    return Err(self.ended(&cause));
-                }
-                Err(Stop::Failure(cause)) => return Err(self.ended(&cause)),
+            match stop {
+                Stop::Error(error) if attempt < ATTEMPTS && is_passing(&error) => {}
+                Stop::Error(error) => return Err(self.ended(&Failure::from(error).sentence)),
+                Stop::Failure(cause) => return Err(self.ended(&cause)),
+            }
+            if attempt > 1 {
+                sleep(BACKOFF).await;
+            }
+            let filled = self.filling.fill(chunk, true).await;
+            match self.end(chunk, filled).await {
+                Ok(()) => break,
+                Err(again) => stop = again,
             }
         }
+        self.careful = CAREFUL;
+        underway.extend(behind.into_iter().map(|chunk| self.begin(chunk)));
         Ok(())
     }
 
@@ -204,17 +256,15 @@ impl Import {
         Failure::failed(format!("{cause}. {lines} lines are done; the same command goes on behind them"))
     }
 
-    async fn attempt(&mut self, chunk: &Chunk) -> Result<(), Stop> {
-        let mut batch = Batch::begin(&self.store).await?;
-        let ended = self.fill(&mut batch, chunk).await;
-        let (count, by) = match ended {
-            Ok(count) => (count, i64::try_from(chunk.lines).unwrap_or(i64::MAX)),
-            Err(stop) => {
-                batch.rollback().await;
-                return Err(stop);
-            }
-        };
-        if self.dry_run {
+    /// Keeps the lines that have failed, moves the progress, and commits.
+    async fn end(&mut self, chunk: &Chunk, filled: Result<Filled, Stop>) -> Result<(), Stop> {
+        let Filled { mut batch, count, failed } = filled?;
+        let by = i64::try_from(chunk.lines).unwrap_or(i64::MAX);
+        if let Err(stop) = self.advance(&mut batch, &failed, by).await {
+            batch.rollback().await;
+            return Err(stop);
+        }
+        if self.filling.dry_run {
             batch.rollback().await;
         } else {
             batch.commit().await?;
@@ -224,108 +274,13 @@ impl Import {
         Ok(())
     }
 
-    /// Writes a chunk, keeps the lines that fail, and moves the progress.
-    async fn fill(&mut self, batch: &mut Batch, chunk: &Chunk) -> Result<Count, Stop> {
-        let (mut count, mut failed) = (Count::default(), Vec::new());
-        let mut rest: Vec<_> = chunk.judged.iter().collect();
-        while !rest.is_empty() {
-            let next = together(&rest);
-            let done = self.write(batch, &rest[..next], &mut count, &mut failed).await?;
-            rest.drain(..done);
-        }
-        count.failed = failed.len() as u64;
-        let kept = self.errors.write(&failed);
+    async fn advance(&mut self, batch: &mut Batch, failed: &[Failed], by: i64) -> Result<(), Stop> {
+        let kept = self.errors.write(failed);
         kept.map_err(|error| Stop::Failure(format!("cannot write {}: {error}", self.errors.path().display())))?;
-        let by = i64::try_from(chunk.lines).unwrap_or(i64::MAX);
-        if !self.dry_run && !store::import::advance(batch.connection(), &self.progress, by).await? {
+        if !self.filling.dry_run && !store::import::advance(batch.connection(), &self.progress, by).await? {
             return Err(Stop::Failure("another import of this file is under way".to_owned()));
         }
-        Ok(count)
-    }
-
-    /// Writes lines, and answers how many of them are done.
-    async fn write(
-        &self,
-        batch: &mut Batch,
-        lines: &[&Judged],
-        count: &mut Count,
-        failed: &mut Vec<Failed>,
-    ) -> Result<usize, Stop> {
-        let keys: Vec<_> = lines
-            .iter()
-            .filter_map(|line| match &line.said {
-                Ok(Said::Upsert { key, .. }) => Some(key.clone()),
-                Ok(Said::Create(_)) | Err(_) => None,
-            })
-            .collect();
-        let found = match &self.judge.upsert_by {
-            Some(by) => by.find(batch.connection(), self.author.organization_id, &keys).await?,
-            None => HashMap::new(),
-        };
-        let mut changes = Vec::with_capacity(lines.len());
-        // Of each line the revision that was found, or why there is no change.
-        let mut outcomes: Vec<Result<Option<i64>, Vec<Violation>>> = Vec::with_capacity(lines.len());
-        for line in lines {
-            let (change, revision) = match &line.said {
-                Ok(Said::Create(change)) => (Ok(change.clone()), None),
-                Ok(Said::Upsert { key, patch, profile }) => match found.get(key) {
-                    Some((id, revision)) => (Ok(Change { target: Target::Id(*id), ..patch.clone() }), Some(*revision)),
-                    None => (self.judge.create(line.number, (**profile).clone()), None),
-                },
-                Err(violations) => (Err(violations.clone()), None),
-            };
-            outcomes.push(change.map(|change| {
-                changes.push(Change { validate_only: self.dry_run, ..change });
-                revision
-            }));
-        }
-        let mut results = if changes.is_empty() {
-            Vec::new().into_iter()
-        } else {
-            batch.write(&self.author, &changes, clock::now()).await?.into_iter()
-        };
-        let mut done = 0;
-        for (line, outcome) in lines.iter().zip(outcomes) {
-            match outcome {
-                Err(violations) => failed.push(line.failed(violations)),
-                Ok(before) => match results.next() {
-                    None => break,
-                    Some(Ok(written)) => match before {
-                        None => count.created += 1,
-                        Some(revision) if written.revision() == Some(revision) => count.unchanged += 1,
-                        Some(_) => count.changed += 1,
-                    },
-                    Some(Err(error)) => match violations(&error) {
-                        violations if violations.is_empty() => return Err(error.into()),
-                        violations => failed.push(line.failed(violations)),
-                    },
-                },
-            }
-            done += 1;
-        }
-        Ok(done)
-    }
-}
-
-/// How many of these lines can be written together: one with the key of an earlier one has to see it stored.
-fn together(lines: &[&Judged]) -> usize {
-    let mut keys = HashSet::new();
-    let is_new = |line: &&&Judged| match &line.said {
-        Ok(Said::Upsert { key, .. }) => keys.insert(key.clone()),
-        Ok(Said::Create(_)) | Err(_) => true,
-    };
-    lines.iter().take(LARGEST_GROUP).take_while(is_new).count()
-}
-
-/// Why a chunk is not stored.
-enum Stop {
-    Error(Error),
-    Failure(String),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
+        Ok(())
     }
 }
 
@@ -338,5 +293,9 @@ const fn is_passing(error: &Error) -> bool {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, Failure> {
-    spawn_blocking(work).await.map_err(|_| Failure::failed("reading the file has panicked"))?.map_err(Failure::failed)
+    spawn_blocking(work).await.map_err(|_| panicked())?.map_err(Failure::failed)
+}
+
+fn panicked() -> Failure {
+    Failure::failed("a part of the import has panicked")
 }

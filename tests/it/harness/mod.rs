@@ -8,6 +8,7 @@ use std::{
 mod client;
 mod database;
 mod proxy;
+mod scrape;
 mod service;
 pub mod tls;
 pub mod wire;
@@ -16,6 +17,7 @@ pub use self::{
     client::{Client, DESCRIPTORS, Failure, Messages, Outcome, POOL, message},
     database::Database,
     proxy::{Proxy, Way},
+    scrape::{Scrape, http},
     service::{SCOPES, Service, program},
 };
 

@@ -17,7 +17,7 @@ use serde_json::Value as Json;
 use tempfile::NamedTempFile;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Client, Database};
+use super::{Client, Database, Scrape, http, until};
 
 /// Every scope, in the order of the documentation.
 pub const SCOPES: [&str; 6] =
@@ -67,6 +67,16 @@ impl Service {
         let database = Arc::new(Database::create());
         let mut command = program(["serve"]);
         command.args(arguments).env("PROFILE_DATABASE_URL", database.url()).envs(environment.iter().copied());
+        Self::spawn(command, database)
+    }
+
+    /// Starts on this database, with these arguments and a port for metrics.
+    pub fn observed<const N: usize>(database: Arc<Database>, arguments: [&str; N]) -> Self {
+        let mut command = program(["serve"]);
+        command
+            .args(arguments)
+            .env("PROFILE_DATABASE_URL", database.url())
+            .env("PROFILE_METRICS_LISTEN", "127.0.0.1:0");
         Self::spawn(command, database)
     }
 
@@ -172,6 +182,30 @@ impl Service {
     /// How many lines of the log have this text.
     pub fn count(&self, text: &str) -> usize {
         self.log.lock().expect("the log").iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// The first line of the log with this message, if there is one.
+    pub fn line(&self, message: &str) -> Option<Json> {
+        let log = self.log.lock().expect("the log");
+        let mut lines = log.iter().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+        lines.find(|line| line["message"] == message)
+    }
+
+    /// Where metrics are told.
+    pub fn metrics_address(&self) -> String {
+        self.line("metrics").expect("a line")["address"].as_str().expect("an address").to_owned()
+    }
+
+    /// The metrics of this moment. What is answered may have been made before it: then it is asked for again.
+    pub async fn scrape(&self) -> Scrape {
+        let address = self.metrics_address();
+        let (before, mut metrics) = (http(&address, "GET", "/metrics").await.1, String::new());
+        until("metrics are made anew", async || {
+            metrics = http(&address, "GET", "/metrics").await.1;
+            metrics != before
+        })
+        .await;
+        Scrape::parse(&metrics)
     }
 
     /// Sends a signal, such as `TERM`.
