@@ -161,6 +161,9 @@ impl Server {
         };
         if let Some(exposition) = &exposition {
             exposition.add(|registry| permits.register(registry, limits));
+            if let Some(tls) = &tls {
+                exposition.add(|registry| tls.register(registry));
+            }
         }
         let calls = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
             .add_service(

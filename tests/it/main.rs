@@ -7,6 +7,7 @@ mod harness;
 
 mod away;
 mod cases;
+mod check;
 mod commands;
 mod conflict;
 mod copy;
@@ -21,6 +22,7 @@ mod export;
 mod export_command;
 mod gateway;
 mod group;
+mod health;
 mod history;
 mod identifier;
 mod import;
