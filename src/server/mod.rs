@@ -32,14 +32,16 @@ use tonic::service::Routes;
 use tonic_reflection::server as reflection;
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use self::exposition::Exposition;
-pub use self::tls::{Tls, TlsClients, TlsExpiry, TlsFiles};
 use self::{
     connection::Http,
     health::Health,
     keys::Keys,
     layers::{Admission, LARGEST_MESSAGE, LARGEST_QUESTION},
     streams::Streams,
+};
+pub use self::{
+    exposition::Exposition,
+    tls::{Tls, TlsClients, TlsExpiry, TlsFiles},
 };
 use crate::{
     grpc::{
@@ -106,16 +108,17 @@ impl Server {
         Self { listeners, tls: None, store, limits, exposition: None }
     }
 
+    /// With metrics that say how much of its limits it uses.
+    #[must_use]
+    pub fn exposing(mut self, exposition: Option<Arc<Exposition>>) -> Self {
+        self.exposition = exposition;
+        self
+    }
+
     /// Speaks TLS, if there is some, and nothing else.
     #[must_use]
     pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
         Self { tls, ..self }
-    }
-
-    /// With metrics that say how much of its limits it uses.
-    #[must_use]
-    pub fn exposing(self, exposition: Option<Arc<Exposition>>) -> Self {
-        Self { exposition, ..self }
     }
 
     /// Serves until `stop` is cancelled, then drains: no new connection, NOT_SERVING, every call in flight answered.

@@ -62,14 +62,6 @@ impl Service {
         Self::spawn(command, database)
     }
 
-    /// Starts on a database of its own, with these arguments and this environment.
-    pub fn with(arguments: &[String], environment: &[(&str, &str)]) -> Self {
-        let database = Arc::new(Database::create());
-        let mut command = program(["serve"]);
-        command.args(arguments).env("PROFILE_DATABASE_URL", database.url()).envs(environment.iter().copied());
-        Self::spawn(command, database)
-    }
-
     /// Starts on this database, with these arguments and a port for metrics.
     pub fn observed<const N: usize>(database: Arc<Database>, arguments: [&str; N]) -> Self {
         let mut command = program(["serve"]);
@@ -77,6 +69,14 @@ impl Service {
             .args(arguments)
             .env("PROFILE_DATABASE_URL", database.url())
             .env("PROFILE_METRICS_LISTEN", "127.0.0.1:0");
+        Self::spawn(command, database)
+    }
+
+    /// Starts on a database of its own, with these arguments and this environment.
+    pub fn with(arguments: &[String], environment: &[(&str, &str)]) -> Self {
+        let database = Arc::new(Database::create());
+        let mut command = program(["serve"]);
+        command.args(arguments).env("PROFILE_DATABASE_URL", database.url()).envs(environment.iter().copied());
         Self::spawn(command, database)
     }
 
@@ -179,16 +179,16 @@ impl Service {
         lines.find(|line| !line[field].is_null()).expect("a line")
     }
 
-    /// How many lines of the log have this text.
-    pub fn count(&self, text: &str) -> usize {
-        self.log.lock().expect("the log").iter().filter(|line| line.contains(text)).count()
-    }
-
     /// The first line of the log with this message, if there is one.
     pub fn line(&self, message: &str) -> Option<Json> {
         let log = self.log.lock().expect("the log");
         let mut lines = log.iter().filter_map(|line| serde_json::from_str::<Json>(line).ok());
         lines.find(|line| line["message"] == message)
+    }
+
+    /// How many lines of the log have this text.
+    pub fn count(&self, text: &str) -> usize {
+        self.log.lock().expect("the log").iter().filter(|line| line.contains(text)).count()
     }
 
     /// Where metrics are told.
