@@ -9,6 +9,7 @@ use crate::server::{Tls, TlsClients, TlsFiles};
 
 /// TLS, or plain text.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "they are the flags' names")]
 pub struct TlsArgs {
     /// Speak TLS with the certificate in this file (PEM, its intermediates behind it). All files of TLS are read again
     /// when they change.
