@@ -4,7 +4,7 @@
 
 pub mod cli;
 mod server;
-pub use server::{Drained, Limits, Server};
+pub use server::{Drained, Limits, Server, Tls, TlsClients, TlsExpiry, TlsFiles};
 
 mod grpc;
 pub use grpc::pb;
@@ -30,4 +30,6 @@ mod value;
 mod clock;
 mod metrics;
 mod telemetry;
+mod trace;
 pub use telemetry::{Log, start as start_logging};
+pub use trace::{Settings as TraceSettings, Tracing};

@@ -1,6 +1,6 @@
 //! `serve`.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{env, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
@@ -13,13 +13,18 @@ use super::{
     key::{self, Allowed},
     organization, print_and_commit,
     signals::Signals,
+    tls::TlsArgs,
 };
 use crate::{
     clock,
     read::Batches,
     scope::Scope,
-    server::{Drained, Exposition, Limits, Server, files},
+    server::{
+        Drained, Exposition, Limits, Server,
+        files::{self, OpenFiles},
+    },
     store::{self, Store},
+    trace::{Settings, Tracing},
 };
 
 /// The organization and the key of a first start on the embedded database.
@@ -41,7 +46,14 @@ pub struct ServeArgs {
     metrics_listen: Option<String>,
 
     #[command(flatten)]
-    database: DatabaseArgs,
+    pub tls: TlsArgs,
+
+    /// Serve plain text beyond this machine, such as behind a proxy or a mesh that encrypts.
+    #[arg(long, env = "PROFILE_INSECURE_LISTEN")]
+    insecure_listen: bool,
+
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 
     /// Calls in flight at the most; the next one is refused with OVERLOADED. Health is exempt.
     #[arg(long, env = "PROFILE_MAX_IN_FLIGHT", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
@@ -68,18 +80,24 @@ pub struct ServeArgs {
 /// Serves until SIGTERM or Ctrl-C, then drains. A second signal ends the program at once.
 pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let connections = files::connections(args.max_connections.into(), args.database.connections());
-    let connections = connections.map_err(Failure::failed)?;
+    let connections = connections(&args)?;
+    let tls = args.tls.load()?;
+    let settings = Settings::of(|name| env::var(name).ok()).map_err(Failure::usage)?;
+    let tracing = settings.map(|settings| Tracing::start(&settings, super::VERSION)).transpose();
+    let tracing = tracing.map_err(Failure::usage)?.map(Arc::new);
+    if let Some(tls) = &tls {
+        tls.expiry().log();
+    }
     let opening = async {
-        let (listeners, addresses) = listen(&args.listen).await?;
+        let (listeners, addresses) = bind_name(&args.listen, args.addresses().await?)?;
         // Before the database is opened, which may take long where its schema is migrated.
-        let exposition = expose(args.metrics_listen.as_deref()).await?;
+        let exposition = expose(&args).await?;
         let store = args.database.open_or_create().await?;
         if store::compact::is_due(&store).await? {
             tracing::warn!("the database's file may hold deleted values of before: run profile-service compact once");
         }
         if args.database.is_default() {
-            greet(&store, addresses[0]).await?;
+            greet(&store, addresses[0], args.tls.of_grpcurl()).await?;
         }
         Ok::<_, Failure>((listeners, addresses, exposition, store))
     };
@@ -97,43 +115,97 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         connection_age: args.max_connection_age,
         drain: args.drain_timeout,
     };
-    let serving = Server::new(listeners, store, limits).exposing(exposition).run(stop.clone());
+    let encrypted = tls.is_some();
+    let server = Server::new(listeners, store, limits).with_tls(tls).exposing(exposition).traced(tracing.clone());
+    let serving = server.run(stop.clone());
     let database = args.database.url()?;
     for address in addresses {
-        tracing::info!(%address, %database, version = super::VERSION, "listening");
+        tracing::info!(%address, tls = encrypted, %database, version = super::VERSION, "listening");
     }
-    tokio::select! {
-        drained = serving => match drained {
+    let serving = async {
+        match serving.await {
             Drained::Whole => tracing::info!("drained"),
             Drained::Cut => tracing::warn!("the drain deadline cut calls off"),
-        },
+        }
+        if let Some(tracing) = tracing {
+            tracing.end().await;
+        }
+    };
+    tokio::select! {
+        () = serving => {}
         () = signals.twice(&stop) => return Err(Failure::failed("stopped at once by a second signal")),
     }
     Ok(())
 }
 
+impl ServeArgs {
+    /// The addresses to listen on, where they may be in this way.
+    pub async fn addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
+        let addresses = resolve(&self.listen).await?;
+        self.tls.allow(&addresses, self.insecure_listen)?;
+        Ok(addresses)
+    }
+
+    /// The addresses of metrics and probes, if they have any.
+    pub async fn metrics_addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
+        match &self.metrics_listen {
+            Some(name) => resolve(name).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What open files allow.
+    pub fn open_files(&self) -> Result<OpenFiles, Failure> {
+        files::connections(self.max_connections.into(), self.database.connections()).map_err(Failure::failed)
+    }
+
+    /// Connections at the most.
+    pub fn wanted(&self) -> usize {
+        self.max_connections.into()
+    }
+}
+
+/// Connections at the most, as far as open files allow.
+fn connections(args: &ServeArgs) -> Result<usize, Failure> {
+    let (OpenFiles { limit: open_files, connections }, wanted) = (args.open_files()?, args.wanted());
+    if connections < wanted {
+        tracing::warn!(open_files, connections, wanted, "open files allow fewer connections");
+    } else {
+        tracing::info!(open_files, connections, "connections");
+    }
+    Ok(connections)
+}
+
 /// Takes an address or a name, with a port.
-fn host_and_port(text: &str) -> Result<String, &'static str> {
+pub fn host_and_port(text: &str) -> Result<String, &'static str> {
     let name =
         text.rsplit_once(':').filter(|(name, port)| !name.contains([':', '/', '@']) && port.parse::<u16>().is_ok());
     let valid = text.parse::<SocketAddr>().is_ok() || name.is_some_and(|(name, _)| !name.is_empty());
     if valid { Ok(text.to_owned()) } else { Err("it must be ADDRESS:PORT or NAME:PORT") }
 }
 
-/// Answers metrics and probes on every address that the name stands for, if there is one.
-async fn expose(name: Option<&str>) -> Result<Option<Arc<Exposition>>, Failure> {
-    let Some(name) = name else { return Ok(None) };
-    let (listeners, addresses) = listen(name).await?;
+/// Answers metrics and probes, if they have a name to listen on.
+async fn expose(args: &ServeArgs) -> Result<Option<Arc<Exposition>>, Failure> {
+    let Some(name) = &args.metrics_listen else { return Ok(None) };
+    let (listeners, addresses) = bind_name(name, args.metrics_addresses().await?)?;
     for address in addresses {
         tracing::info!(%address, "metrics");
     }
     Ok(Some(Exposition::start(listeners)))
 }
 
-/// Listens on every address that the name stands for.
-async fn listen(name: &str) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
-    let listening = async { bind_all(lookup_host(name).await?) };
-    listening.await.map_err(|error| Failure::failed(format!("cannot listen on {name}: {error}")))
+/// Every address that the name stands for.
+pub async fn resolve(name: &str) -> Result<Vec<SocketAddr>, Failure> {
+    Ok(lookup_host(name).await.map_err(|error| unheard(name, &error))?.collect())
+}
+
+/// Listens on the addresses of this name.
+fn bind_name(name: &str, addresses: Vec<SocketAddr>) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
+    bind_all(addresses.into_iter()).map_err(|error| unheard(name, &error))
+}
+
+fn unheard(name: &str, error: &io::Error) -> Failure {
+    Failure::failed(format!("cannot listen on {name}: {error}"))
 }
 
 /// Listens on all these addresses that the machine has, on one port, and at least on one: a name such as localhost may
@@ -168,7 +240,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The first start on the embedded database makes an organization and a key, and shows how to use them.
-async fn greet(store: &Store, address: SocketAddr) -> Result<(), Failure> {
+async fn greet(store: &Store, address: SocketAddr, transport: &str) -> Result<(), Failure> {
     if !store::organization::list(store.reader()).await?.is_empty() {
         return Ok(());
     }
@@ -183,7 +255,7 @@ async fn greet(store: &Store, address: SocketAddr) -> Result<(), Failure> {
 
 Try it in a second terminal:
 
-  grpcurl -plaintext -H 'cv-api-key: {key}' \\
+  grpcurl {transport} -H 'cv-api-key: {key}' \\
     -d '{{\"profile\": {{\"first_name\": \"John\", \"last_name\": \"Doe\"}}}}' \\
     {address} profiles.v1.ProfileService/CreateProfile
 "

@@ -189,7 +189,7 @@ mod tests {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
         let mut place = Place::without_key(permit);
         place.invalid = invalid.clone();
-        let (course, guard) = Course::begin(LogLine::start(None, ""), peer, place, until);
+        let (course, guard) = Course::begin(LogLine::start(None, "", None), peer, place, until);
         (course, guard.boxed())
     }
 

@@ -3,9 +3,9 @@
 use std::{
     io, mem,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
@@ -16,13 +16,21 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::peer::Peer;
+use super::{
+    peer::Peer,
+    tls::Tls,
+    transport::{Transport, hint},
+};
+use crate::metrics::METRICS;
 
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How long a peer may take to send it: hyper itself would wait for ever.
-const PREFACE_DEADLINE: Duration = Duration::from_secs(2);
+/// What TLS begins with (RFC 8446 section 5.1): a handshake record.
+const TLS: [u8; 2] = [22, 3];
+
+/// How long a peer may take for the handshake of TLS and the preface together: hyper itself would wait for ever.
+const OPENING_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long accepting pauses after a failure, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -30,20 +38,18 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long after its age a connection that does not end by itself is cut: one whose peer reads no answers, say.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// At most one hint is logged in this time.
-const HINTS: Duration = Duration::from_mins(1);
-
-/// Accepts at most as many connections at once as there are permits until `stop` is cancelled, and then closes the ports. A connection older
-/// than `age` is cut if it has not ended by itself soon after.
+/// Accepts at most as many connections at once as there are permits until `stop` is cancelled, and then closes the ports:
+/// in TLS, or in plain text without it. A connection older than `age` is cut if it has not ended by itself soon after.
 pub fn accept(
     listeners: Vec<TcpListener>,
+    tls: Option<&Arc<Tls>>,
     permits: &Arc<Semaphore>,
     age: Duration,
     stop: &CancellationToken,
 ) -> mpsc::Receiver<Connection> {
     let (opened, connections) = mpsc::channel(1);
     for listener in listeners {
-        let accepting = accept_on(listener, Arc::clone(permits), age + GRACE, opened.clone());
+        let accepting = accept_on(listener, tls.cloned(), Arc::clone(permits), age + GRACE, opened.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(accepting));
     }
     connections
@@ -51,6 +57,7 @@ pub fn accept(
 
 async fn accept_on(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     permits: Arc<Semaphore>,
     longest: Duration,
     opened: mpsc::Sender<Connection>,
@@ -59,8 +66,13 @@ async fn accept_on(
         match listener.accept().await {
             Ok((stream, _)) => {
                 // A peer too many is closed at once: waiting would look like a service that hangs.
-                if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-                    tokio::spawn(open(stream, permit, longest, opened.clone()));
+                match Arc::clone(&permits).try_acquire_owned() {
+                    Ok(permit) => {
+                        tokio::spawn(open(stream, tls.clone(), permit, longest, opened.clone()));
+                    }
+                    Err(_) => {
+                        METRICS.connections.refused.inc();
+                    }
                 }
             }
             Err(error) => {
@@ -71,19 +83,35 @@ async fn accept_on(
     }
 }
 
-/// Hands a connection over once its preface has come in time. Any other is closed without a word.
-async fn open(stream: TcpStream, permit: OwnedSemaphorePermit, longest: Duration, opened: mpsc::Sender<Connection>) {
-    if let Ok(Ok(connection)) = timeout(PREFACE_DEADLINE, Connection::open(stream, permit, longest)).await {
-        let _ = opened.send(connection).await; // nobody is there to take it during a drain
-    }
+/// Hands a connection over once its handshake and its preface have come in time. Any other is closed without a word.
+async fn open(
+    stream: TcpStream,
+    tls: Option<Arc<Tls>>,
+    permit: OwnedSemaphorePermit,
+    longest: Duration,
+    opened: mpsc::Sender<Connection>,
+) {
+    let ends = &METRICS.connections;
+    let opening = Connection::open(stream, tls.as_deref(), permit, longest);
+    let end = match timeout(OPENING_DEADLINE, opening).await {
+        Ok(Ok(connection)) => {
+            let _ = opened.send(connection).await; // nobody is there to take it during a drain
+            return;
+        }
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => &ends.no_http2,
+        Ok(Err(_)) | Err(_) => &ends.not_begun,
+    };
+    end.inc();
 }
 
 /// A connection whose preface has been read, and is read again by HTTP/2.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Transport,
     peer: Arc<Peer>,
     /// Ready when the connection is to end at once.
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Whether it has been.
+    ended: bool,
     /// How much of the preface has been read again.
     reread: usize,
     /// Whether the next write has let other calls have their turn.
@@ -92,19 +120,26 @@ pub struct Connection {
 }
 
 impl Connection {
-    async fn open(mut stream: TcpStream, permit: OwnedSemaphorePermit, longest: Duration) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
+    async fn open(
+        stream: TcpStream,
+        tls: Option<&Tls>,
+        permit: OwnedSemaphorePermit,
+        longest: Duration,
+    ) -> io::Result<Self> {
+        let mut stream = Transport::open(stream, tls).await?;
         let mut preface = [0; PREFACE.len()];
         stream.read_exact(&mut preface).await?;
         if preface == PREFACE {
-            let peer = Arc::<Peer>::default();
+            let peer = Arc::new(Peer::new(stream.client()));
             let cut = peer.cut.clone().cancelled_owned();
             let end = Box::pin(async move {
                 let _ = timeout(longest, cut).await;
             });
-            Ok(Self { stream, peer, end, reread: 0, gathered: false, _permit: permit })
+            Ok(Self { stream, peer, end, ended: false, reread: 0, gathered: false, _permit: permit })
         } else {
-            hint(&preface);
+            if preface.starts_with(&TLS) {
+                hint("a peer spoke TLS, which this port does not: grpcurl needs -plaintext");
+            }
             Err(io::ErrorKind::InvalidData.into())
         }
     }
@@ -113,23 +148,25 @@ impl Connection {
     pub fn peer(&self) -> Arc<Peer> {
         Arc::clone(&self.peer)
     }
-}
 
-/// Says why a peer gets no answer, if it speaks TLS (RFC 8446 section 5.1: a handshake record), once in a while.
-fn hint(preface: &[u8]) {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if preface.starts_with(&[22, 3]) && last.is_none_or(|last| last.elapsed() >= HINTS) {
-        *last = Some(Instant::now());
-        tracing::warn!("a peer spoke TLS, which this port does not: grpcurl needs -plaintext");
+    /// Fails once the connection is to end.
+    fn unended(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.ended = self.ended || self.end.as_mut().poll(cx).is_ready();
+        if self.ended { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    /// What waits for a peer fails once the connection is to end: while it is flushed or shut down nobody reads.
+    fn until_the_end<T>(&mut self, waiting: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if waiting.is_pending() {
+            self.unended(cx)?;
+        }
+        waiting
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
+        self.unended(cx)?;
         let rest = &PREFACE[self.reread..];
         if rest.is_empty() {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -152,15 +189,17 @@ impl AsyncWrite for Connection {
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.gathered = written.is_pending();
-        written
+        self.until_the_end(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let waiting = Pin::new(&mut self.stream).poll_flush(cx);
+        self.until_the_end(waiting, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let waiting = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.until_the_end(waiting, cx)
     }
 }
 
@@ -177,7 +216,7 @@ mod tests {
         peer.write_all(&PREFACE).await.expect("a peer that reads");
         let (stream, _) = listener.accept().await.expect("a connection");
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
-        let mut connection = Connection::open(stream, permit, Duration::MAX).await.expect("a preface");
+        let mut connection = Connection::open(stream, None, permit, Duration::MAX).await.expect("a preface");
         for under_way in [0, 1, 1, 0] {
             connection.peer.under_way.store(under_way, Relaxed);
             let ready = tokio::spawn(async {});

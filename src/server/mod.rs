@@ -2,6 +2,7 @@
 
 mod answer;
 mod calls;
+mod certificate;
 mod connection;
 mod course;
 mod deadline;
@@ -18,6 +19,8 @@ mod peer;
 mod rate;
 mod streams;
 mod sweep;
+mod tls;
+mod transport;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,13 +32,16 @@ use tonic::service::Routes;
 use tonic_reflection::server as reflection;
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use self::exposition::Exposition;
 use self::{
     connection::Http,
     health::Health,
     keys::Keys,
     layers::{Admission, LARGEST_MESSAGE, LARGEST_QUESTION},
     streams::Streams,
+};
+pub use self::{
+    exposition::Exposition,
+    tls::{Tls, TlsClients, TlsExpiry, TlsFiles},
 };
 use crate::{
     grpc::{
@@ -51,8 +57,9 @@ use crate::{
         },
     },
     metrics::{Reading, count},
-    read::{Batches, Profiles, feed::Feed},
+    read::{Batches, Profiles, feed::Feed, followers::Followers},
     store::Store,
+    trace::Tracing,
     write::{Writer, sequencer},
 };
 
@@ -80,9 +87,11 @@ pub struct Limits {
 /// A server that is bound to its port, on one address or several, and connected to its database.
 pub struct Server {
     listeners: Vec<TcpListener>,
+    tls: Option<Arc<Tls>>,
     store: Store,
     limits: Limits,
     exposition: Option<Arc<Exposition>>,
+    tracing: Option<Arc<Tracing>>,
 }
 
 /// How a server came to its end.
@@ -95,9 +104,10 @@ pub enum Drained {
 }
 
 impl Server {
+    /// Speaks plain text, until it is told of TLS.
     #[must_use]
     pub const fn new(listeners: Vec<TcpListener>, store: Store, limits: Limits) -> Self {
-        Self { listeners, store, limits, exposition: None }
+        Self { listeners, tls: None, store, limits, exposition: None, tracing: None }
     }
 
     /// With metrics that say how much of its limits it uses.
@@ -105,6 +115,19 @@ impl Server {
     pub fn exposing(mut self, exposition: Option<Arc<Exposition>>) -> Self {
         self.exposition = exposition;
         self
+    }
+
+    /// With traces of its calls.
+    #[must_use]
+    pub fn traced(mut self, tracing: Option<Arc<Tracing>>) -> Self {
+        self.tracing = tracing;
+        self
+    }
+
+    /// Speaks TLS, if there is some, and nothing else.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Serves until `stop` is cancelled, then drains: no new connection, NOT_SERVING, every call in flight answered.
@@ -122,16 +145,20 @@ impl Server {
         handlers: impl FnOnce(Arc<Api>) -> Arc<P>,
         stop: CancellationToken,
     ) -> Drained {
-        let Self { listeners, store, limits, exposition } = self;
+        let Self { listeners, tls, store, limits, exposition, tracing } = self;
         let tasks = TaskTracker::new();
         let (reporter, health_service) = tonic_health::server::health_reporter();
         Health::not_serving(reporter).await.watch(store.clone(), &tasks, stop.clone());
         sweep::start(store.clone(), &tasks, stop.clone());
+        if let Some(tls) = &tls {
+            Arc::clone(tls).watch(&tasks, stop.clone());
+        }
 
         let profiles = Profiles::new(&store, limits.reads);
         let (feed, saved) = (Feed::new(&store), Arc::default());
         let writer = Writer::new(&store, &saved, &tasks);
         sequencer::start(store.clone(), feed.heads().clone(), saved, &tasks, stop.clone());
+        let followers = feed.followers().clone();
         let api = Arc::new(Api::new(store.clone(), profiles, feed, writer));
         let profile_service = ProfileServiceServer::from_arc(handlers(Arc::clone(&api)));
         let keys = Arc::new(Keys::new(store.clone(), tasks.clone()));
@@ -144,9 +171,16 @@ impl Server {
             streams,
             stop: stop.clone(),
             backlog: Arc::default(),
+            tracing,
         };
         if let Some(exposition) = &exposition {
-            exposition.add(|registry| permits.register(registry, limits));
+            exposition.add(|registry| {
+                permits.register(registry, limits);
+                register(registry, &store, followers);
+                if let Some(tls) = &tls {
+                    tls.register(registry);
+                }
+            });
         }
         let calls = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
             .add_service(
@@ -168,7 +202,8 @@ impl Server {
             .into_axum_router()
             .layer(CatchPanicLayer::custom(layers::panicked))
             .layer(from_fn_with_state(Arc::new(admission), layers::call));
-        let mut opened = listen::accept(listeners, &permits.connections, limits.connection_age.mul_f64(1.1), &stop);
+        let age = limits.connection_age.mul_f64(1.1);
+        let mut opened = listen::accept(listeners, tls.as_ref(), &permits.connections, age, &stop);
         let http = Http::new(calls, limits.connection_age, stop.clone());
         let connections = TaskTracker::new();
         while let Some(Some(connection)) = stop.run_until_cancelled(opened.recv()).await {
@@ -226,4 +261,22 @@ impl Permits {
         registry.register("permits_in_use", "Calls in flight, open streams and connections", in_use);
         registry.register("permits_limit", "How many of them there may be", all);
     }
+}
+
+/// What the pools of the database and those who follow the feed say of themselves.
+fn register(registry: &mut Registry, store: &Store, followers: Followers) {
+    let [mut in_use, mut open, mut all] = [Reading::gauges(), Reading::gauges(), Reading::gauges()];
+    for pool in store.pools().into_iter().map(Arc::new) {
+        let (name, [using, opened, most]) = (pool.name, [&pool; 3].map(Arc::clone));
+        in_use = in_use.with("pool", name, move || count(using.in_use()));
+        open = open.with("pool", name, move || count(opened.open()));
+        all = all.with("pool", name, move || count(most.most()));
+    }
+    registry.register("database_connections_in_use", "Connections to the database that are in use", in_use);
+    registry.register("database_connections_open", "Connections to the database", open);
+    registry.register("database_connections_limit", "How many of them there may be", all);
+    let all = followers.clone();
+    registry.register("watchers", "Streams that follow the feed", Reading::gauge(move || count(all.number())));
+    let lag = Reading::gauge(move || count(usize::try_from(followers.largest_lag()).ok()?));
+    registry.register("watch_lag_changes", "Changes that the last of them has not been sent", lag);
 }

@@ -43,6 +43,8 @@ pub struct Peer {
     pub known: AtomicBool,
     /// Cancelled, it ends the connection at once.
     pub cut: CancellationToken,
+    /// The name in its certificate, if it has presented one.
+    pub client: Option<String>,
     /// Its part of the backlog, in bytes; changed only under the backlog's lock.
     waiting: AtomicUsize,
 }
@@ -57,8 +59,16 @@ impl Default for Peer {
             key_look_ups: Semaphore::new(KEY_LOOK_UPS),
             known: AtomicBool::default(),
             cut: CancellationToken::default(),
+            client: None,
             waiting: AtomicUsize::default(),
         }
+    }
+}
+
+impl Peer {
+    /// One whose certificate has this name.
+    pub fn new(client: Option<String>) -> Self {
+        Self { client, ..Self::default() }
     }
 }
 

@@ -80,8 +80,8 @@ class Process:
 class Service(Process):
     """A replica of the service."""
 
-    def __init__(self, database: Database, log: Path) -> None:
-        super().__init__([PROGRAM, "serve", "--listen", "127.0.0.1:0"], database.environment, log)
+    def __init__(self, database: Database, log: Path, *options: object) -> None:
+        super().__init__([PROGRAM, "serve", "--listen", "127.0.0.1:0", *options], database.environment, log)
         self.address = until(self._listening, "the service does not listen")
 
     def _listening(self) -> str | None:
@@ -96,14 +96,14 @@ class Service(Process):
 class Gateway(Process):
     """Envoy before these services, started as its users do."""
 
-    def __init__(self, services: list[str], log: Path, listen: str = "127.0.0.1:0") -> None:
-        command = [ROOT / "scripts" / "gateway", "--listen", listen]
+    def __init__(self, services: list[str], log: Path, *options: object, listen: str = "127.0.0.1:0") -> None:
+        command = [ROOT / "scripts" / "gateway", "--listen", listen, *options]
         for service in services:
             command += ["--service", service]
         super().__init__([*command, "--", "--file-flush-interval-msec", "50"], dict(os.environ), log)
         address, self.admin_address = until(self._listening, "the gateway does not listen")
         self.port = int(address.rpartition(":")[2])
-        self.url = f"http://{address}"
+        self.url = f"{'https' if '--tls-cert' in options else 'http'}://{address}"
 
     def _listening(self) -> tuple[str, str] | None:
         self.alive()
@@ -119,6 +119,11 @@ class Gateway(Process):
         until(
             lambda: requests.get(f"{self.url}/profile/x", timeout=PATIENCE).status_code != 503, "no service is reached"
         )
+
+    def failed_checks(self) -> int:
+        """How often a service was found to be ill."""
+        text = self.admin("/stats?filter=health_check.failure").text
+        return sum(int(line.rpartition(" ")[2]) for line in text.splitlines())
 
     def healthy(self) -> int:
         """How many services get calls."""

@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import struct
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import requests
 
 from conftest import Client
-from program import Database, Gateway, Service, directory, running, until
+from program import ROOT, Database, Gateway, Service, directory, running, until
 from upstream import NOT_SERVING, SERVING, Upstream, message
 
 CREATE = {"firstName": "Ada", "lastName": "Byron"}
@@ -328,3 +329,35 @@ def test_the_gateway_listens_on_addresses_and_names(tmp_path, host):
     gateway = Gateway(["127.0.0.1:1"], tmp_path / "gateway.log", listen=f"{host}:0")
     with running(gateway):
         assert requests.get(f"http://{host}:{gateway.port}/nothing", timeout=20).status_code == 404
+
+
+def test_tls_is_ended_in_the_gateway_and_spoken_to_the_service(tmp_path):
+    def file(name: str) -> Path:
+        return tmp_path / name
+
+    subprocess.run([ROOT / "deploy" / "certificates.sh", tmp_path], check=True)
+    database = Database(tmp_path)
+    asks = ["--tls-client-ca", file("ca.crt"), "--tls-client-auth", "required"]
+    certificate = ["--tls-cert", file("profile-service.crt"), "--tls-key", file("profile-service.key")]
+    service = Service(database, file("service.log"), *certificate, *asks)
+    ends = ["--tls-cert", file("gateway.crt"), "--tls-key", file("gateway.key")]
+    trusts = ["--service-ca", file("ca.crt")]
+    presents = ["--service-cert", file("gateway.crt"), "--service-key", file("gateway.key")]
+    with running(service):
+        database.run("organization", "create", "north")
+        key = database.key("north", "profiles.read", "profiles.write")
+        gateway = Gateway([service.address], file("gateway.log"), *ends, *trusts, *presents)
+        with running(gateway):
+            client = Client(gateway.url, key)
+            client.verify = str(file("ca.crt"))
+            until(lambda: client.get("/profile/x").status_code != 503, "no service is reached")
+            client.person()
+            with pytest.raises(requests.exceptions.SSLError):
+                requests.get(f"{gateway.url}/profile/x", timeout=20)
+        calls = [line["span"] for line in service.log() if line.get("message") == "call"]
+        assert {call["client"] for call in calls} == {"gateway"}, calls
+        for options in ([], trusts, [*trusts, *presents, "--service-name", "another"]):
+            gateway = Gateway([service.address], file("other.log"), *options)
+            with running(gateway):
+                until(lambda: gateway.failed_checks() > 0, "its health is not asked for")
+                assert requests.get(f"{gateway.url}/profile/x", timeout=20).status_code == 503, options

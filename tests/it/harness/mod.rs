@@ -6,14 +6,17 @@ use std::{
 };
 
 mod client;
+mod collector;
 mod database;
 mod proxy;
 mod scrape;
 mod service;
+pub mod tls;
 pub mod wire;
 
 pub use self::{
     client::{Client, DESCRIPTORS, Failure, Messages, Outcome, POOL, message},
+    collector::{Collector, attribute},
     database::Database,
     proxy::{Proxy, Way},
     scrape::{Scrape, http},

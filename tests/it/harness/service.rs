@@ -72,6 +72,14 @@ impl Service {
         Self::spawn(command, database)
     }
 
+    /// Starts on a database of its own, with these arguments and this environment.
+    pub fn with(arguments: &[String], environment: &[(&str, &str)]) -> Self {
+        let database = Arc::new(Database::create());
+        let mut command = program(["serve"]);
+        command.args(arguments).env("PROFILE_DATABASE_URL", database.url()).envs(environment.iter().copied());
+        Self::spawn(command, database)
+    }
+
     /// Starts without any setting in this directory, on the embedded database that is there or will be, where new files
     /// are for everybody to read.
     pub fn embedded(directory: &Path) -> Self {
@@ -176,6 +184,11 @@ impl Service {
         let log = self.log.lock().expect("the log");
         let mut lines = log.iter().filter_map(|line| serde_json::from_str::<Json>(line).ok());
         lines.find(|line| line["message"] == message)
+    }
+
+    /// How many lines of the log have this text.
+    pub fn count(&self, text: &str) -> usize {
+        self.log.lock().expect("the log").iter().filter(|line| line.contains(text)).count()
     }
 
     /// Where metrics are told.

@@ -6,7 +6,11 @@ use h2::{
 };
 use http::{HeaderMap, Method, Request, Version};
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinHandle,
+};
 use tonic::Status;
 
 use super::Failure;
@@ -28,7 +32,11 @@ impl Wire {
     }
 
     async fn with(address: &str, builder: &Builder) -> Self {
-        let stream = TcpStream::connect(address).await.expect("a connection");
+        Self::over(TcpStream::connect(address).await.expect("a connection"), builder).await
+    }
+
+    /// Speaks HTTP/2 over a stream that is there.
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, builder: &Builder) -> Self {
         let (requests, connection) = builder.handshake(stream).await.expect("HTTP/2");
         Self { requests, connection: tokio::spawn(connection) }
     }
