@@ -30,4 +30,6 @@ mod value;
 mod clock;
 mod metrics;
 mod telemetry;
+mod trace;
 pub use telemetry::{Log, start as start_logging};
+pub use trace::{Settings as TraceSettings, Tracing};

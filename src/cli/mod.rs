@@ -158,8 +158,14 @@ pub fn main() -> ExitCode {
 fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     let (mut command, mut script) = (Cli::command(), Vec::new());
     let name = command.get_name().to_owned();
-    clap_complete::generate(shell, &mut command, name, &mut script);
-    print(&String::from_utf8_lossy(&script))
+    if shell != clap_complete::Shell::Bash {
+        clap_complete::generate(shell, &mut command, name, &mut script);
+        return print(&String::from_utf8_lossy(&script));
+    }
+    // With a hyphen in the program's name its script for bash finds no subcommand (clap_complete 4.6.11).
+    let without = name.replace('-', "_");
+    clap_complete::generate(shell, &mut command, &without, &mut script);
+    print(&String::from_utf8_lossy(&script).replace(&format!(" {without}\n"), &format!(" {name}\n")))
 }
 
 /// The error without words of the command line that may hold a secret: URLs and keys, which are given in wrong places.

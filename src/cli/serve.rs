@@ -1,6 +1,6 @@
 //! `serve`.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{env, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
@@ -24,6 +24,7 @@ use crate::{
         files::{self, OpenFiles},
     },
     store::{self, Store},
+    trace::{Settings, Tracing},
 };
 
 /// The organization and the key of a first start on the embedded database.
@@ -84,6 +85,9 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     if let Some(tls) = &tls {
         tls.expiry().log();
     }
+    let settings = Settings::of(|name| env::var(name).ok()).map_err(Failure::usage)?;
+    let tracing = settings.map(|settings| Tracing::start(&settings, super::VERSION)).transpose();
+    let tracing = tracing.map_err(Failure::usage)?.map(Arc::new);
     let opening = async {
         let (listeners, addresses) = bind_name(&args.listen, args.addresses().await?)?;
         // Before the database is opened, which may take long where its schema is migrated.
@@ -112,16 +116,23 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         drain: args.drain_timeout,
     };
     let encrypted = tls.is_some();
-    let serving = Server::new(listeners, store, limits).with_tls(tls).exposing(exposition).run(stop.clone());
+    let server = Server::new(listeners, store, limits).with_tls(tls).exposing(exposition).traced(tracing.clone());
+    let serving = server.run(stop.clone());
     let database = args.database.url()?;
     for address in addresses {
         tracing::info!(%address, tls = encrypted, %database, version = super::VERSION, "listening");
     }
-    tokio::select! {
-        drained = serving => match drained {
+    let serving = async {
+        match serving.await {
             Drained::Whole => tracing::info!("drained"),
             Drained::Cut => tracing::warn!("the drain deadline cut calls off"),
-        },
+        }
+        if let Some(tracing) = tracing {
+            tracing.end().await;
+        }
+    };
+    tokio::select! {
+        () = serving => {}
         () = signals.twice(&stop) => return Err(Failure::failed("stopped at once by a second signal")),
     }
     Ok(())

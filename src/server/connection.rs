@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service as _;
 
 use super::{course, listen::Connection};
+use crate::{metrics::METRICS, trace};
 
 /// Calls at once on one connection.
 const STREAMS: u32 = 100;
@@ -88,6 +89,14 @@ impl Http {
             serving.as_mut().graceful_shutdown();
             let _ = serving.await;
         }
+        let ends = &METRICS.connections;
+        let end = match ended {
+            _ if peer.cut.is_cancelled() => &ends.cut,
+            true => &ends.peer,
+            false if stop.is_cancelled() => &ends.drain,
+            false => &ends.age,
+        };
+        end.inc();
     }
 }
 
@@ -109,7 +118,7 @@ struct Tasks;
 
 impl<C: Future<Output = ()> + Send + 'static> Executor<C> for Tasks {
     fn execute(&self, call: C) {
-        tokio::spawn(GUARD.scope(RefCell::default(), async {
+        tokio::spawn(trace::of_one_call(GUARD.scope(RefCell::default(), async {
             let mut call = pin!(call);
             let end = poll_fn(|context| match call.as_mut().poll(context) {
                 Poll::Ready(()) => Poll::Ready(()),
@@ -119,6 +128,6 @@ impl<C: Future<Output = ()> + Send + 'static> Executor<C> for Tasks {
                 }),
             });
             end.await;
-        }));
+        })));
     }
 }

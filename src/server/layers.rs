@@ -46,6 +46,7 @@ use crate::{
     profile::change::Author,
     scope::Scope,
     telemetry,
+    trace::Tracing,
     write::Permit,
 };
 
@@ -68,6 +69,8 @@ pub struct Admission {
     pub stop: CancellationToken,
     /// What waits for peers to read it, or to send the rest of it.
     pub backlog: Arc<Backlog>,
+    /// Where calls are traced.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 /// What is answered, and a stream's place among those of its kind.
@@ -88,6 +91,7 @@ pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request,
     let method = auth::method(request.uri().path());
     let access = method.map(|method| method.access);
     let mut line = LogLine::start(method, request_id.to_str().unwrap_or_default(), peer.client.as_deref());
+    line.trace(admission.tracing.as_deref(), method, request.headers());
     let unrepeatable = Unrepeatable::default();
     request.extensions_mut().insert(unrepeatable.clone());
     let until_it_answers = allowed.unwrap_or(Duration::MAX).min(deadline::CEILING);
@@ -274,6 +278,7 @@ mod tests {
             streams: Arc::new(Streams::new(Arc::new(Semaphore::new(1)), 1)),
             stop: CancellationToken::new(),
             backlog: Arc::default(),
+            tracing: None,
         })
     }
 

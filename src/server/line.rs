@@ -2,11 +2,18 @@
 
 use std::time::Instant;
 
+use http::HeaderMap;
 use tonic::Code;
-use tracing::{Span, field::Empty};
+use tracing::{
+    Span,
+    field::{Empty, display},
+};
 
 use super::calls::{CALLS, OfMethod};
-use crate::grpc::auth::{Access, Method};
+use crate::{
+    grpc::auth::{Access, Method},
+    trace::{self, CallSpan, Tracing},
+};
 
 /// A call's line. It is written when this is dropped: also when the caller has gone away.
 pub struct LogLine {
@@ -18,6 +25,8 @@ pub struct LogLine {
     pub sent: Option<Sent>,
     started: Instant,
     counted: &'static OfMethod,
+    /// Where it is traced.
+    traced: Option<Box<CallSpan>>,
     /// Health and reflection are asked all the time, and are about nobody.
     quiet: bool,
 }
@@ -52,6 +61,7 @@ impl LogLine {
             "call",
             method,
             request_id,
+            trace_id = Empty,
             key_id = Empty,
             key_state = Empty,
             client,
@@ -62,7 +72,20 @@ impl LogLine {
             reason = Empty
         );
         let quiet = matches!(access, Some(Access::Health | Access::HealthWatch | Access::Reflection));
-        Self { span, code: None, sent: None, started: Instant::now(), counted, quiet }
+        Self { span, code: None, sent: None, started: Instant::now(), counted, traced: None, quiet }
+    }
+
+    /// Begins the call's span where it is traced, and notes the id of its trace. Health and reflection are not.
+    pub fn trace(&mut self, tracing: Option<&Tracing>, method: Option<Method>, headers: &HeaderMap) {
+        if self.quiet {
+            return;
+        }
+        let method = method.map_or("_OTHER", |method| method.path.trim_start_matches('/'));
+        let (traced, id) = trace::begin(tracing, method, headers);
+        if let Some(id) = id {
+            self.span.record("trace_id", display(id));
+        }
+        self.traced = traced;
     }
 }
 
@@ -70,6 +93,9 @@ impl Drop for LogLine {
     fn drop(&mut self) {
         let duration = self.started.elapsed();
         self.counted.end(self.code, duration);
+        if let Some(traced) = self.traced.take() {
+            traced.end(self.code.unwrap_or(Code::Cancelled));
+        }
         let code = self.code.map_or_else(|| "caller went away".to_owned(), |code| format!("{code:?}"));
         let duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let (messages, bytes) = self.sent.as_ref().map(|Sent { messages, bytes }| (*messages, *bytes)).unzip();

@@ -13,7 +13,7 @@ use std::{
 use sea_orm::{
     ConnectOptions, Database, DbErr, RuntimeErr,
     sqlx::{
-        self, Connection as _, PgPool,
+        self, ConnectOptions as _, Connection as _, PgPool,
         postgres::{PgConnectOptions, PgConnection},
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
     },
@@ -21,7 +21,12 @@ use sea_orm::{
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{ACQUIRE_TIMEOUT, DatabaseFile, READ_ONLY, Store, Writers, failure::failure};
+use super::{
+    ACQUIRE_TIMEOUT, DatabaseFile, Store, Writers,
+    failure::failure,
+    session::{Session, is_writable},
+    unanswered::Unanswered,
+};
 use crate::error::{Error, Result};
 
 /// How long a write may take on PostgreSQL, from its arrival on: longer than a lock is waited for, and then the database
@@ -40,14 +45,6 @@ const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 
 /// How long a connection to PostgreSQL lives at the most: what a server gives to new sessions alone reaches all in that time.
 const LIFETIME: Duration = Duration::from_mins(30);
-
-/// How a session with PostgreSQL is set, unless the URL's own `options` say otherwise.
-const SESSION: [(&str, &str); 4] = [
-    ("default_transaction_isolation", "read committed"),
-    ("statement_timeout", "3s"),
-    ("lock_timeout", "2s"),
-    ("idle_in_transaction_session_timeout", "5s"),
-];
 
 /// Where the database is. Shows no password.
 #[derive(Clone, Debug)]
@@ -139,7 +136,8 @@ impl DatabaseUrl {
         if self.file().is_some() {
             return Ok(());
         }
-        let connecting = async { PgConnection::connect(self.url.expose_secret()).await?.close().await };
+        let options = for_poolers(self.url.expose_secret().parse().map_err(refused)?);
+        let connecting = async { PgConnection::connect_with(&options).await?.close().await };
         match timeout(ACQUIRE_TIMEOUT, connecting).await {
             Ok(answer) => answer.map_err(refused),
             Err(_) => Err(Error::DatabaseUnavailable(format!("no answer within {} s", ACQUIRE_TIMEOUT.as_secs()))),
@@ -195,20 +193,24 @@ impl Store {
     pub async fn connect(url: &DatabaseUrl, connections: u32) -> Result<Self> {
         let DatabaseUrl { url, place } = url;
         let url = url.expose_secret();
-        let (reader, writer, writers, reads, write_timeout) = if let Place::File { path, create } = place {
+        let (reader, writer, writers, reads, write_timeout, unanswered) = if let Place::File { path, create } = place {
             if *create {
                 make(path).map_err(|error| Error::DatabaseUnavailable(error.to_string()))?;
             }
             let writer = Database::connect(sqlite(url, 1, "off")).await?;
             let reader = Database::connect(sqlite(url, SQLITE_READERS, "on")).await?;
             let writers = Writers { groups: 1, locked: 0, connections: 1 };
-            (reader, writer, writers, SQLITE_READERS as usize, SQLITE_WRITE_TIMEOUT)
+            (reader, writer, writers, SQLITE_READERS as usize, SQLITE_WRITE_TIMEOUT, None)
         } else {
-            let pool = Database::connect(postgres(url, connections)).await?;
+            let options = for_poolers(url.parse().map_err(refused)?);
+            let session = Arc::new(Session::new(options.get_options().unwrap_or_default()));
+            let pool = Database::connect(postgres(url, connections, &session)).await?;
+            session.check_pooler(pool.get_postgres_connection_pool(), &options).await?;
             check_encoding(pool.get_postgres_connection_pool()).await?;
             let writers = Writers::on_postgres(connections as usize);
             let reads = (connections as usize - writers.connections).max(1);
-            (pool.clone(), pool, writers, reads, POSTGRES_WRITE_TIMEOUT)
+            let unanswered = Unanswered::new(pool.get_postgres_connection_pool().clone(), options);
+            (pool.clone(), pool, writers, reads, POSTGRES_WRITE_TIMEOUT, Some(unanswered))
         };
         let file = match place {
             Place::File { path, create: _ } => Some(Arc::new(DatabaseFile::at(path)?)),
@@ -223,6 +225,7 @@ impl Store {
             long_permits: permits((reads / 2).max(1)),
             writers,
             write_timeout,
+            unanswered,
             waiting: Arc::default(),
             file,
         })
@@ -245,20 +248,17 @@ fn make(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
-fn postgres(url: &str, connections: u32) -> ConnectOptions {
+fn postgres(url: &str, connections: u32, session: &Arc<Session>) -> ConnectOptions {
     let mut options = quiet(url, connections);
-    options.map_sqlx_postgres_opts(|options| {
-        let given = options.get_options().unwrap_or_default().to_owned();
-        let ours = SESSION.into_iter().filter(|(name, _)| !names(&given, name));
-        options.application_name("profile-service").options(ours)
-    });
+    options.map_sqlx_postgres_opts(for_poolers);
     // A connection to a server that has been demoted is closed. The pool itself would wait for ever for a dead connection
     // that is given back, and never make another one.
-    options.map_sqlx_postgres_pool_opts(|pool| {
-        pool.after_connect(|connection, _| {
-            Box::pin(async {
-                if is_writable(connection).await? { Ok(()) } else { Err(sqlx::Error::Protocol(READ_ONLY.to_owned())) }
-            })
+    let session = Arc::clone(session);
+    options.map_sqlx_postgres_pool_opts(move |pool| {
+        let session = Arc::clone(&session);
+        pool.after_connect(move |connection, _| {
+            let session = Arc::clone(&session);
+            Box::pin(async move { session.set(connection).await })
         })
         .after_release(|connection, _| {
             Box::pin(async {
@@ -272,10 +272,10 @@ fn postgres(url: &str, connections: u32) -> ConnectOptions {
     options
 }
 
-/// Whether the server of a connection takes writes: a standby and a demoted primary do not.
-async fn is_writable(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    let read_only: String = sqlx::query_scalar("SHOW transaction_read_only").fetch_one(connection).await?;
-    Ok(read_only == "off")
+/// How a connection begins: with nothing that `PgBouncer` refuses. The digits of floating-point numbers, of which the tables
+/// have none, are PostgreSQL's default anyway.
+fn for_poolers(options: PgConnectOptions) -> PgConnectOptions {
+    options.application_name("profile-service").extra_float_digits(None).disable_statement_logging()
 }
 
 /// Refuses a database that cannot hold every character of a name.
@@ -289,12 +289,6 @@ async fn check_encoding(pool: &PgPool) -> Result<()> {
         "its encoding is {encoding}, which cannot hold every name: make a database with \
          createdb --encoding=UTF8 --template=template0 NAME"
     )))
-}
-
-/// Whether the options of a session, such as `-c lock_timeout=1s`, set this one.
-fn names(options: &str, name: &str) -> bool {
-    let words = options.split([' ', '=']);
-    words.map(|word| word.trim_start_matches("--").trim_start_matches("-c")).any(|word| word == name)
 }
 
 fn sqlite(url: &str, connections: u32, query_only: &'static str) -> ConnectOptions {
@@ -370,15 +364,5 @@ mod tests {
             .map(|Writers { groups, locked, connections }| (groups, locked, connections))
             .into();
         assert_eq!(shares, [(1, 1, 1), (1, 1, 1), (1, 1, 2), (2, 1, 3), (2, 9, 12)]);
-    }
-
-    #[test]
-    fn only_the_whole_name_of_an_option_is_that_option() {
-        for options in
-            ["-c lock_timeout=1s", "-c geqo=off -c lock_timeout=1s", "--lock_timeout=1s", "-clock_timeout=1s"]
-        {
-            assert!(names(options, "lock_timeout"), "{options}");
-        }
-        assert!(!names("-c deadlock_timeout=1s", "lock_timeout"));
     }
 }

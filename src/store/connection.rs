@@ -24,6 +24,7 @@ use tokio::{
 use super::{
     ACQUIRE_TIMEOUT,
     failure::{failure, spoils_the_session},
+    unanswered::Unanswered,
 };
 use crate::error::{Error, Result};
 
@@ -34,15 +35,32 @@ const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
 const RETURN_AFTER: Duration = Duration::from_mins(1);
 
 /// A connection that belongs to one worker until it is dropped, which gives it back to the pool: unless a statement or a
-/// transaction has not ended, since nobody knows what is still on its way then.
+/// transaction has not ended, since nobody knows what is still on its way then. It is closed, or kept for its answer.
 pub struct PinnedConnection {
     connection: Option<Connection>,
-    /// Whether a statement or a transaction has begun and not ended.
-    unfinished: bool,
+    statement: StatementState,
     in_transaction: bool,
     taken: Instant,
+    /// What a connection to write with has besides.
+    write: Option<WriteConnection>,
+}
+
+/// What a connection to write with has besides.
+pub(super) struct WriteConnection {
     /// Keeps writers from taking the connections that readers need.
-    _permit: Option<OwnedSemaphorePermit>,
+    pub permit: OwnedSemaphorePermit,
+    /// Who waits for the answer where its worker does not any more.
+    pub unanswered: Option<Unanswered>,
+}
+
+/// What has become of the last statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StatementState {
+    Answered,
+    /// Nobody knows whether the database is still at it.
+    Sent,
+    /// The session is of no use any more.
+    Broken,
 }
 
 pub(super) enum Connection {
@@ -51,13 +69,13 @@ pub(super) enum Connection {
 }
 
 impl PinnedConnection {
-    pub(super) fn new(connection: Connection, permit: Option<OwnedSemaphorePermit>) -> Self {
+    pub(super) fn new(connection: Connection, write: Option<WriteConnection>) -> Self {
         Self {
             connection: Some(connection),
-            unfinished: false,
+            statement: StatementState::Answered,
             in_transaction: false,
             taken: Instant::now(),
-            _permit: permit,
+            write,
         }
     }
 
@@ -76,7 +94,7 @@ impl PinnedConnection {
 
     /// Whether it is of no use any more: it broke, or a statement was left before its end.
     pub const fn is_broken(&self) -> bool {
-        self.unfinished
+        !matches!(self.statement, StatementState::Answered)
     }
 
     /// The rows that a statement answers.
@@ -84,7 +102,7 @@ impl PinnedConnection {
         let Statement { sql, values, db_backend: _ } = statement;
         let values = values.map(|values| values.0).unwrap_or_default();
         let sql = AssertSqlSafe(sql);
-        self.unfinished = true;
+        self.statement = StatementState::Sent;
         let rows = match self.connection.as_mut() {
             Some(Connection::Postgres(connection)) => {
                 let query = sqlx::query_with(sql, postgres_arguments(values)?);
@@ -110,7 +128,7 @@ impl PinnedConnection {
 
     /// The rows that a query answers, as they come. No other call gets the connection after that: rows may be left.
     pub fn stream(&mut self, sql: String) -> BoxStream<'_, Result<QueryResult, DbErr>> {
-        self.unfinished = true;
+        self.statement = StatementState::Sent;
         let sql = AssertSqlSafe(sql);
         match self.connection.as_mut() {
             Some(Connection::Postgres(connection)) => {
@@ -175,18 +193,19 @@ impl PinnedConnection {
 
     /// Rolls back what has begun, unless the connection is broken: it will be closed then, and the transaction with it.
     pub async fn rollback(&mut self) {
-        if self.unfinished || !self.in_transaction {
+        if self.is_broken() || !self.in_transaction {
             return;
         }
         let rolled_back = timeout(ROLLBACK_TIMEOUT, self.control("ROLLBACK", "ROLLBACK")).await;
         match rolled_back {
             Ok(Ok(())) => self.in_transaction = false,
-            Ok(Err(_)) | Err(_) => self.unfinished = true,
+            Ok(Err(_)) => self.statement = StatementState::Broken,
+            Err(_late) => {}
         }
     }
 
     async fn control(&mut self, postgres: &'static str, sqlite: &'static str) -> Result<(), DbErr> {
-        self.unfinished = true;
+        self.statement = StatementState::Sent;
         let done = match self.connection.as_mut() {
             Some(Connection::Postgres(connection)) => {
                 sqlx::raw_sql(postgres).execute(&mut **connection).await.map(drop)
@@ -200,22 +219,31 @@ impl PinnedConnection {
 
     /// A refusal of the database ends a statement as an answer does, unless the session is of no use any more.
     fn finished<T>(&mut self, answer: &Result<T, sqlx::Error>) {
-        self.unfinished = match answer {
-            Ok(_) => false,
-            Err(sqlx::Error::Database(refusal)) => spoils_the_session(&refusal.code().unwrap_or_default()),
-            Err(_) => true,
+        self.statement = match answer {
+            Err(sqlx::Error::Database(refusal)) if spoils_the_session(&refusal.code().unwrap_or_default()) => {
+                StatementState::Broken
+            }
+            Ok(_) | Err(sqlx::Error::Database(_)) => StatementState::Answered,
+            Err(_) => StatementState::Broken,
         };
     }
 }
 
 impl Drop for PinnedConnection {
     fn drop(&mut self) {
-        if self.unfinished || self.in_transaction {
-            match self.connection.take() {
-                Some(Connection::Postgres(connection)) => drop(connection.detach()),
-                Some(Connection::Sqlite(connection)) => drop(connection.detach()),
-                None => {}
+        if !self.is_broken() && !self.in_transaction {
+            return;
+        }
+        match (self.connection.take(), self.write.take()) {
+            (
+                Some(Connection::Postgres(connection)),
+                Some(WriteConnection { permit, unanswered: Some(unanswered) }),
+            ) if self.statement == StatementState::Sent => {
+                unanswered.keep(connection, permit);
             }
+            (Some(Connection::Postgres(connection)), _) => drop(connection.detach()),
+            (Some(Connection::Sqlite(connection)), _) => drop(connection.detach()),
+            (None, _) => {}
         }
     }
 }

@@ -8,10 +8,11 @@ use std::{
     collections::{HashSet, VecDeque},
     panic::AssertUnwindSafe,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt as _;
+use prometheus_client::metrics::counter::Counter;
 use sea_orm::{DbBackend, Iterable as _};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit},
@@ -28,6 +29,7 @@ use crate::{
         profile_identifier, write_request,
     },
     error::{Error, Result},
+    metrics::METRICS,
     profile::{
         change::{Author, Change, Edit, Target, Written},
         erase::Erased,
@@ -36,6 +38,7 @@ use crate::{
     },
     queue::{Item as _, Lane, Queue, Taken},
     store::{self, KEPT, PinnedConnection, Store, failure::uncommitted},
+    trace::{Save, Wait},
 };
 
 /// How many changes are decided and saved together at the most: more would only take longer.
@@ -79,6 +82,7 @@ impl Running {
     /// None where the caller has gone.
     fn begin(pending: Pending) -> Option<Self> {
         let permit = pending.permit.upgrade().filter(|_| !pending.answer.is_closed())?;
+        pending.wait.iter().for_each(Wait::end);
         Some(Self { pending, permit })
     }
 
@@ -177,7 +181,11 @@ impl Worker {
         };
         let alone = group.len() == 1;
         let (saving, decided, later) = decide(rows, group);
+        let save = self.begin_save(&decided);
         let saved = self.save(&mut connection, &saving).await;
+        if let Some(save) = save {
+            save.end(decided.len(), saved.created.is_err() || saved.updated.is_err() || saved.claims.is_err());
+        }
         let created: HashSet<_> = saving.created.iter().map(|revised| revised.profile.id).collect();
         self.connection = Some(connection);
         if saving.changes_profiles() {
@@ -199,18 +207,26 @@ impl Worker {
                 Err(error @ (Error::OutcomeUnknown(_) | Error::DatabaseUnavailable(_))) => decided.fail(error),
                 // With a claim it may be a repeat whose first call was faster.
                 Err(error) if error.is_in_use() && alone && !claims => decided.fail(error),
-                Ok(false) | Err(_) => self.try_locked(decided),
+                Ok(false) => self.try_locked(decided, &METRICS.conflicts.row),
+                Err(_) => self.try_locked(decided, &METRICS.conflicts.statement),
             }
         }
         vec![later]
     }
 
+    /// The span of a save, where calls of these changes are traced.
+    fn begin_save(&self, decided: &[Decided]) -> Option<Save> {
+        let waits = decided.iter().filter_map(|decided| decided.running.pending.wait.as_ref());
+        Save::begin(waits, if self.store.backend() == DbBackend::Postgres { "postgresql" } else { "sqlite" })
+    }
+
     /// Hands a change that another write was in the way of to the workers that lock its profile.
-    fn try_locked(&self, decided: Decided) {
+    fn try_locked(&self, decided: Decided, conflicts: &Counter) {
         let Decided { running: Running { mut pending, permit }, profile_id, result: _, depends_on: _ } = decided;
         drop(permit); // a change that waits does not hold it
-        pending.state.wait_for_others();
-        pending.lane = Lane::Locked;
+        pending.state.wait_for_others(conflicts);
+        pending.wait.iter_mut().for_each(Wait::begin_again);
+        (pending.lane, pending.queued) = (Lane::Locked, Instant::now());
         pending.profile = profile_id;
         if let Err(pending) = self.queue.push(pending) {
             pending.answer(profile_id, Err(blocked()));
@@ -225,8 +241,9 @@ impl Worker {
                 let (overdue, again): (_, Vec<Running>) =
                     group.into_iter().partition(|running| running.pending.is_overdue());
                 for running in &again {
-                    running.pending.state.conflict();
+                    running.pending.state.conflict(&METRICS.conflicts.lock);
                 }
+                METRICS.conflicts.lock.inc_by(overdue.len() as u64);
                 fail(overdue, &Error::TransactionConflict { cause, retryable: true });
                 backoff().await;
                 return vec![again];
@@ -234,7 +251,11 @@ impl Worker {
             Err(error) => return unloaded(group, &error),
         };
         let (saving, decided, later) = decide(rows, group);
+        let save = self.begin_save(&decided);
         let ended = self.end(&mut connection, &saving).await;
+        if let Some(save) = save {
+            save.end(decided.len(), ended.is_err());
+        }
         if ended.is_err() {
             connection.rollback().await;
         }
@@ -268,7 +289,7 @@ impl Worker {
                     if alone && !again {
                         decided.fail(error.clone());
                     } else {
-                        decided.running.pending.state.wait_for_others();
+                        decided.running.pending.state.wait_for_others(&METRICS.conflicts.statement);
                         left.push(vec![decided.running]);
                     }
                 }
@@ -361,7 +382,7 @@ impl Worker {
             let loaded = timeout(LOAD_TIMEOUT, load(&mut connection, group)).await;
             match loaded.map_err(|_| Error::DatabaseUnavailable("a load was not answered in time".to_owned()))? {
                 Ok(rows) => return Ok((connection, rows)),
-                Err(_) if connection.is_broken() => {}
+                Err(_) if connection.is_broken() => METRICS.database.retry(),
                 Err(error) => {
                     self.connection = Some(connection);
                     return Err(error);
@@ -385,7 +406,7 @@ impl Worker {
             });
             match loaded.await.map_err(|_| Error::DatabaseUnavailable("no lock came in time".to_owned()))? {
                 Ok(rows) => return Ok((connection, rows)),
-                Err(_) if connection.is_broken() => {}
+                Err(_) if connection.is_broken() => METRICS.database.retry(),
                 Err(error) => {
                     connection.rollback().await;
                     self.connection = Some(connection);
@@ -439,7 +460,7 @@ fn decide(rows: Rows, running: Vec<Running>) -> (Saving, Vec<Decided>, Vec<Runni
             Step::Decided { result: Err(Error::TransactionConflict { retryable: true, .. }), .. }
                 if !running.pending.is_overdue() =>
             {
-                state.wait_for_others();
+                state.wait_for_others(&METRICS.conflicts.row);
                 later.push(running);
             }
             Step::Decided { profile_id, result, depends_on: Dependency::Nothing } => running.answer(profile_id, result),

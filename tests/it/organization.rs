@@ -140,8 +140,9 @@ fn completions_are_a_script_that_the_shell_takes_and_name_every_command() {
             assert!(script.contains(command), "{shell}: {command}");
         }
         if shell == "bash" {
+            assert!(script.contains(" profile-service\n"), "it is the program's");
             let words = "COMP_WORDS=(profile-service organization d) COMP_CWORD=2\n\
-                         _profile__service profile-service d organization\necho \"${COMPREPLY[@]}\"\n";
+                         _profile_service profile-service d organization\necho \"${COMPREPLY[@]}\"\n";
             let mut bash = std::process::Command::new("bash");
             let mut bash = bash.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("bash");
             bash.stdin.take().expect("its input").write_all((script + words).as_bytes()).expect("bash reads");

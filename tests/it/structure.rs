@@ -9,7 +9,7 @@ use std::{
 use syn::visit::{self, Visit};
 
 /// The modules of the crate from the top down: each may name only those below it.
-const LAYERS: [&str; 16] = [
+const LAYERS: [&str; 17] = [
     "cli",
     "server",
     "grpc",
@@ -23,6 +23,7 @@ const LAYERS: [&str; 16] = [
     "value",
     "scope",
     "queue",
+    "trace",
     "metrics",
     "telemetry",
     "clock",

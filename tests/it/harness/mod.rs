@@ -6,6 +6,7 @@ use std::{
 };
 
 mod client;
+mod collector;
 mod database;
 mod proxy;
 mod scrape;
@@ -15,6 +16,7 @@ pub mod wire;
 
 pub use self::{
     client::{Client, DESCRIPTORS, Failure, Messages, Outcome, POOL, message},
+    collector::{Collector, attribute},
     database::Database,
     proxy::{Proxy, Way},
     scrape::{Scrape, http},
