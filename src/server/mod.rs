@@ -177,7 +177,9 @@ impl Server {
             exposition.add(|registry| {
                 permits.register(registry, limits);
                 register(registry, &store, followers);
-                tls.iter().for_each(|tls| tls.register(registry));
+                if let Some(tls) = &tls {
+                    tls.register(registry);
+                }
             });
         }
         let calls = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
