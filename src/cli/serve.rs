@@ -82,12 +82,12 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let connections = connections(&args)?;
     let tls = args.tls.load()?;
-    if let Some(tls) = &tls {
-        tls.expiry().log();
-    }
     let settings = Settings::of(|name| env::var(name).ok()).map_err(Failure::usage)?;
     let tracing = settings.map(|settings| Tracing::start(&settings, super::VERSION)).transpose();
     let tracing = tracing.map_err(Failure::usage)?.map(Arc::new);
+    if let Some(tls) = &tls {
+        tls.expiry().log();
+    }
     let opening = async {
         let (listeners, addresses) = bind_name(&args.listen, args.addresses().await?)?;
         // Before the database is opened, which may take long where its schema is migrated.
