@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
 ALERT_TESTS = ROOT / "deploy/prometheus/alerts.test.yaml"
 DASHBOARD = ROOT / "deploy/grafana/profile-service.json"
+CERTIFICATES = ROOT / "deploy/certificates.sh"
 PROGRAM = ROOT / "target/debug/profile-service"
 
 # What Grafana puts into a query.
@@ -64,6 +65,10 @@ def scrape(program: Path) -> str:
     with tempfile.TemporaryDirectory() as directory:
         command = [program, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
         command += ["--database-url", f"sqlite://{directory}/profiles.db?mode=rwc"]
+        subprocess.run([CERTIFICATES, directory], check=True)
+        own = f"{directory}/profile-service"
+        command += ["--tls-cert", f"{own}.crt", "--tls-key", f"{own}.key"]
+        command += ["--tls-client-ca", f"{directory}/ca.crt", "--tls-client-auth", "optional"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
             try:
                 lines = (json.loads(line) for line in running.stderr or ())

@@ -1,5 +1,7 @@
 //! `check`.
 
+use std::{env, net::SocketAddr};
+
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use serde::Serialize;
@@ -17,6 +19,7 @@ use crate::{
         self, Store,
         schema::{self, Standing},
     },
+    trace::Settings,
 };
 
 /// What ends within this time is warned of.
@@ -85,11 +88,12 @@ pub async fn run(args: CheckArgs) -> Result<(), Failure> {
 }
 
 async fn configuration(args: &ServeArgs) -> Result<(Status, String), Failure> {
-    let listed =
-        |addresses: Vec<std::net::SocketAddr>| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let listed = |addresses: Vec<SocketAddr>| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let traces = Settings::of(|name| env::var(name).ok()).map_err(Failure::usage)?;
+    let traces = if traces.is_some() { "traces are sent" } else { "no traces" };
     let metrics = listed(args.metrics_addresses().await?);
     let metrics = if metrics.is_empty() { "no metrics".to_owned() } else { format!("metrics on {metrics}") };
-    Ok((Status::Ok, format!("listens on {}; {metrics}", listed(args.addresses().await?))))
+    Ok((Status::Ok, format!("listens on {}; {metrics}; {traces}", listed(args.addresses().await?))))
 }
 
 fn open_files(args: &ServeArgs) -> Result<(Status, String), Failure> {

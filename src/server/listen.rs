@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     peer::Peer,
     tls::Tls,
-    transport::{Transport, hint},
+    transport::{self, Transport, hint},
 };
 use crate::metrics::METRICS;
 
@@ -98,6 +98,7 @@ async fn open(
             let _ = opened.send(connection).await; // nobody is there to take it during a drain
             return;
         }
+        Ok(Err(error)) if transport::cause(&error).is_some() => &ends.no_tls,
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => &ends.no_http2,
         Ok(Err(_)) | Err(_) => &ends.not_begun,
     };

@@ -42,9 +42,18 @@ async fn what_can_be_served_is_ok_and_what_ends_soon_is_warned_of() {
     let authority = Authority::new("servers");
     let files = TlsFiles::of(&authority.issue_for(SERVER, 20));
     let key = |name: &str, expires: &str| {
-        let create = ["key", "create", "--organization", "north", "--name", name, "--scope", "support"];
-        let [a, b, c, d, e, f, g, h] = create;
-        let key = service.run([a, b, c, d, e, f, g, h, "--expires", expires]);
+        let key = service.run([
+            "key",
+            "create",
+            "--organization",
+            "north",
+            "--name",
+            name,
+            "--scope",
+            "support",
+            "--expires",
+            expires,
+        ]);
         key.split('_').nth(1).expect("a lookup id").to_owned()
     };
     let (soon, later, revoked) = (key("soon", "20d"), key("later", "40d"), key("revoked", "20d"));

@@ -101,6 +101,8 @@ async fn calls_are_made_over_tls_and_a_peer_without_it_is_told_in_the_log() {
     let mut answer = Vec::new();
     let _ = timeout(Duration::from_secs(5), plain.read_to_end(&mut answer)).await.expect("an end");
     assert!(answer.len() < 10, "an alert at the most: {answer:?}");
+    let counted = async || encrypted.metric(r#"connections_ended_total{end="no_tls"}"#).await;
+    until("it is counted", async || counted().await > 0.0).await;
 
     encrypted.service.signal("TERM");
     drop(north);
