@@ -29,7 +29,8 @@ VARIABLES = {"$__rate_interval": "5m", "$job": ".*", "$instance": ".*"}
 # promtool looks for the help of a counter under its name with the suffix; OpenMetrics has it under the name without.
 COUNTER_WITHOUT_HELP = re.compile(r"^\w+_total no help text$")
 METRIC = re.compile(r"\b(?:profile_service|grpc_server|process)_\w+")
-SUFFIX = re.compile(r"_(?:bucket|sum|count)$")
+SUFFIX = re.compile(r"_(?:total|bucket|sum|count)$")
+FAMILY = re.compile(r"^# TYPE (\w+)", re.MULTILINE)
 
 
 def promtool(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -88,7 +89,7 @@ def main() -> None:
     complaints = [line for line in complaints if not COUNTER_WITHOUT_HELP.match(line)]
     if complaints or linted.returncode not in {0, 3}:  # 3: it complains
         sys.exit("promtool check metrics:\n" + "\n".join(complaints))
-    there = {SUFFIX.sub("", name) for name in re.findall(r"^\w+", told, re.MULTILINE)}
+    there = set(FAMILY.findall(told))
     named = {SUFFIX.sub("", name) for name in METRIC.findall(ALERTS.read_text() + "\n".join(found))}
     if missing := sorted(named - there):
         sys.exit(f"the program has no {', '.join(missing)}")

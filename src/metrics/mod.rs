@@ -71,6 +71,8 @@ pub struct Connections {
     pub refused: Counter,
     /// It did not begin in time, or ended before it had.
     pub not_begun: Counter,
+    /// The handshake of TLS failed.
+    pub no_tls: Counter,
     /// It spoke something else than HTTP/2.
     pub no_http2: Counter,
     /// By its peer, or by what that did wrong.

@@ -19,10 +19,10 @@ const DELAYS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 impl Connections {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let about = "Connections that have ended, by why";
-        let ends = ["refused", "not_begun", "no_http2", "peer", "age", "drain", "cut"];
-        let [refused, not_begun, no_http2, peer, age, drain, cut] =
+        let ends = ["refused", "not_begun", "no_tls", "no_http2", "peer", "age", "drain", "cut"];
+        let [refused, not_begun, no_tls, no_http2, peer, age, drain, cut] =
             counters(registry, "connections_ended", about, "end", ends);
-        Self { refused, not_begun, no_http2, peer, age, drain, cut }
+        Self { refused, not_begun, no_tls, no_http2, peer, age, drain, cut }
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -92,16 +93,24 @@ async fn open(
     opened: mpsc::Sender<Connection>,
 ) {
     let ends = &METRICS.connections;
-    let opening = Connection::open(stream, tls.as_deref(), permit, longest);
+    let opening = async {
+        let stream = Transport::open(stream, tls.as_deref()).await.map_err(|error| end_of(&error, &ends.no_tls))?;
+        Connection::open(stream, permit, longest).await.map_err(|error| end_of(&error, &ends.no_http2))
+    };
     let end = match timeout(OPENING_DEADLINE, opening).await {
         Ok(Ok(connection)) => {
             let _ = opened.send(connection).await; // nobody is there to take it during a drain
             return;
         }
-        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => &ends.no_http2,
-        Ok(Err(_)) | Err(_) => &ends.not_begun,
+        Ok(Err(end)) => end,
+        Err(_late) => &ends.not_begun,
     };
     end.inc();
+}
+
+/// Where an end before the beginning is counted: here if the peer has sent what is wrong, or it has gone away.
+fn end_of(error: &io::Error, wrong: &'static Counter) -> &'static Counter {
+    if error.kind() == io::ErrorKind::InvalidData { wrong } else { &METRICS.connections.not_begun }
 }
 
 /// A connection whose preface has been read, and is read again by HTTP/2.
@@ -120,13 +129,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    async fn open(
-        stream: TcpStream,
-        tls: Option<&Tls>,
-        permit: OwnedSemaphorePermit,
-        longest: Duration,
-    ) -> io::Result<Self> {
-        let mut stream = Transport::open(stream, tls).await?;
+    async fn open(mut stream: Transport, permit: OwnedSemaphorePermit, longest: Duration) -> io::Result<Self> {
         let mut preface = [0; PREFACE.len()];
         stream.read_exact(&mut preface).await?;
         if preface == PREFACE {
@@ -216,7 +219,8 @@ mod tests {
         peer.write_all(&PREFACE).await.expect("a peer that reads");
         let (stream, _) = listener.accept().await.expect("a connection");
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
-        let mut connection = Connection::open(stream, None, permit, Duration::MAX).await.expect("a preface");
+        let mut connection =
+            Connection::open(Transport::Plain(stream), permit, Duration::MAX).await.expect("a preface");
         for under_way in [0, 1, 1, 0] {
             connection.peer.under_way.store(under_way, Relaxed);
             let ready = tokio::spawn(async {});

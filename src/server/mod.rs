@@ -177,6 +177,7 @@ impl Server {
             exposition.add(|registry| {
                 permits.register(registry, limits);
                 register(registry, &store, followers);
+                tls::register(registry, tls.as_ref());
             });
         }
         let calls = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))

@@ -11,6 +11,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use prometheus_client::registry::Registry;
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use tokio_rustls::rustls::{
@@ -22,7 +23,10 @@ use tokio_rustls::rustls::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::certificate;
-use crate::clock;
+use crate::{
+    clock,
+    metrics::{Reading, count},
+};
 
 /// How often the files are read. By content: a notice of a change is not sent for each way to change a file.
 const EVERY: Duration = Duration::from_secs(2);
@@ -139,6 +143,25 @@ impl Tls {
         self.current.send_replace(contents.load(&self.files)?);
         Ok(true)
     }
+}
+
+/// Tells until when certificates are valid, and how often files could not be used, where there is TLS.
+pub fn register(registry: &mut Registry, tls: Option<&Arc<Tls>>) {
+    let [server, authorities, failed] = [tls; 3].map(Option::<&Arc<_>>::cloned);
+    let expiry = Reading::gauges().with("of", "server", move || seconds(server.as_ref()?.expiry().certificate)).with(
+        "of",
+        "client_ca",
+        move || seconds(authorities.as_ref()?.expiry().authorities?),
+    );
+    let about = "Until when the certificates in use are valid, in seconds since 1970";
+    registry.register("tls_certificate_expiry_timestamp_seconds", about, expiry);
+    let failed = Reading::counter(move || count(usize::try_from(failed.as_ref()?.failed_reloads()).ok()?));
+    registry.register("tls_failed_reloads", "How often files were read that could not be used", failed);
+}
+
+/// A time, in seconds since 1970.
+fn seconds(time: DateTime<Utc>) -> Option<f64> {
+    u32::try_from(time.timestamp()).ok().map(f64::from)
 }
 
 impl TlsExpiry {

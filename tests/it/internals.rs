@@ -4,7 +4,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::Stdio,
+    process::{Child, Stdio},
 };
 
 use prost::Message as _;
@@ -15,7 +15,9 @@ use tokio::{
 };
 
 use crate::harness::{
-    Database, Scrape, Service, http, message, program, until,
+    Database, Scrape, Service, http, message, program,
+    tls::{Authority, SERVER, TlsFiles},
+    until,
     wire::{Wire, frame},
 };
 
@@ -167,12 +169,30 @@ async fn those_who_follow_the_last_of_them_and_what_is_not_in_the_feed_are_told(
 }
 
 #[tokio::test]
+async fn certificates_tell_their_ends_and_files_that_cannot_be_used_and_failed_handshakes_are_counted() {
+    let files = TlsFiles::of(&Authority::new("servers").issue_until(SERVER, 2040));
+    let service = Service::with(&files.flags(), &[("PROFILE_METRICS_LISTEN", "127.0.0.1:0")]);
+    let sum =
+        async |name: &str, labels: &[&str]| service.scrape().await.sum(&format!("profile_service_{name}"), labels);
+    until("it serves", async || sum("ready", &[]).await == 1.0).await;
+    let expiry = sum("tls_certificate_expiry_timestamp_seconds", &[r#"of="server""#]).await;
+    assert_eq!(expiry, 2_208_988_800.0, "2040-01-01T00:00:00Z");
+    let mut plain = TcpStream::connect(&service.address).await.expect("a connection");
+    plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("bytes");
+    until("it is refused", async || sum("connections_ended_total", &[r#"end="no_tls""#]).await == 1.0).await;
+    assert_eq!(sum("tls_failed_reloads_total", &[]).await, 0.0);
+    files.write("key", "no key");
+    until("it is read", async || sum("tls_failed_reloads_total", &[]).await > 0.0).await;
+    assert_eq!(sum("tls_certificate_expiry_timestamp_seconds", &[]).await, expiry);
+}
+
+#[tokio::test]
 async fn lines_of_the_log_that_are_lost_are_counted() {
     let database = Database::create();
     let mut command = program(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
     command.env("PROFILE_DATABASE_URL", database.url()).env("RUST_LOG", "debug").stderr(Stdio::piped());
-    let mut child = command.spawn().expect("a program");
-    let mut log = BufReader::new(child.stderr.take().expect("its log")).lines();
+    let mut child = Killed(command.spawn().expect("a program"));
+    let mut log = BufReader::new(child.0.stderr.take().expect("its log")).lines();
     let metrics = log.find_map(|line| {
         let line: Json = serde_json::from_str(&line.ok()?).ok()?;
         (line["message"] == "metrics").then(|| line["address"].as_str().map(str::to_owned))?
@@ -184,6 +204,14 @@ async fn lines_of_the_log_that_are_lost_are_counted() {
     assert_eq!(lost().await, 0.0);
     drop(log); // nobody reads it any more
     until("lines are lost", async || lost().await > 0.0).await;
-    child.kill().expect("a program that runs");
-    child.wait().expect("its end");
+}
+
+/// A program that ends with its owner.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
