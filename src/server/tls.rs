@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -67,7 +67,7 @@ pub struct TlsExpiry {
 pub struct Tls {
     files: TlsFiles,
     current: watch::Sender<Loaded>,
-    failed: AtomicU64,
+    failed: AtomicUsize,
 }
 
 /// The files as they were.
@@ -86,7 +86,7 @@ impl Tls {
     pub fn load(files: TlsFiles) -> Result<Self, String> {
         let contents = Contents::read(&files)?;
         let loaded = contents.load(&files)?;
-        Ok(Self { files, current: watch::Sender::new(loaded), failed: AtomicU64::new(0) })
+        Ok(Self { files, current: watch::Sender::new(loaded), failed: AtomicUsize::new(0) })
     }
 
     /// What the next handshake is made with.
@@ -100,7 +100,7 @@ impl Tls {
     }
 
     /// How often files were found that could not be used. It grows as long as they are there.
-    pub fn failed_reloads(&self) -> u64 {
+    pub fn failed_reloads(&self) -> usize {
         self.failed.load(Relaxed)
     }
 
@@ -148,20 +148,18 @@ impl Tls {
 /// Tells until when certificates are valid, and how often files could not be used, where there is TLS.
 pub fn register(registry: &mut Registry, tls: Option<&Arc<Tls>>) {
     let [server, authorities, failed] = [tls; 3].map(Option::<&Arc<_>>::cloned);
-    let expiry = Reading::gauges().with("of", "server", move || seconds(server.as_ref()?.expiry().certificate)).with(
-        "of",
-        "client_ca",
-        move || seconds(authorities.as_ref()?.expiry().authorities?),
-    );
+    let expiry = Reading::gauges();
+    let expiry = expiry.with("of", "server", move || seconds(server.as_ref()?.expiry().certificate));
+    let expiry = expiry.with("of", "client_ca", move || seconds(authorities.as_ref()?.expiry().authorities?));
     let about = "Until when the certificates in use are valid, in seconds since 1970";
     registry.register("tls_certificate_expiry_timestamp_seconds", about, expiry);
-    let failed = Reading::counter(move || count(usize::try_from(failed.as_ref()?.failed_reloads()).ok()?));
-    registry.register("tls_failed_reloads", "How often files were read that could not be used", failed);
+    let failed = Reading::counter(move || count(failed.as_ref()?.failed_reloads()));
+    registry.register("tls_reload_failures", "How often files were read that could not be used", failed);
 }
 
 /// A time, in seconds since 1970.
 fn seconds(time: DateTime<Utc>) -> Option<f64> {
-    u32::try_from(time.timestamp()).ok().map(f64::from)
+    count(time.timestamp().try_into().ok()?)
 }
 
 impl TlsExpiry {

@@ -180,9 +180,9 @@ async fn certificates_tell_their_ends_and_files_that_cannot_be_used_and_failed_h
     let mut plain = TcpStream::connect(&service.address).await.expect("a connection");
     plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("bytes");
     until("it is refused", async || sum("connections_ended_total", &[r#"end="no_tls""#]).await == 1.0).await;
-    assert_eq!(sum("tls_failed_reloads_total", &[]).await, 0.0);
+    assert_eq!(sum("tls_reload_failures_total", &[]).await, 0.0);
     files.write("key", "no key");
-    until("it is read", async || sum("tls_failed_reloads_total", &[]).await > 0.0).await;
+    until("it is read", async || sum("tls_reload_failures_total", &[]).await > 0.0).await;
     assert_eq!(sum("tls_certificate_expiry_timestamp_seconds", &[]).await, expiry);
 }
 

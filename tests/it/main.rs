@@ -7,6 +7,7 @@ mod harness;
 
 mod away;
 mod cases;
+mod check;
 mod commands;
 mod commit;
 mod conflict;
@@ -22,6 +23,7 @@ mod export;
 mod export_command;
 mod gateway;
 mod group;
+mod health;
 mod history;
 mod identifier;
 mod import;
