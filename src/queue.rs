@@ -6,10 +6,13 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use tokio::{sync::Notify, task::yield_now};
 use uuid::Uuid;
+
+use crate::metrics;
 
 /// How many items may wait for one profile that is blocked: more would take the calls in flight from everybody else.
 const MOST_FOR_A_BLOCKED_PROFILE: usize = 32;
@@ -29,6 +32,9 @@ pub trait Item {
     fn lane(&self) -> Lane {
         Lane::Groups
     }
+
+    /// When it was added.
+    fn since(&self) -> Instant;
 
     /// Whether nobody waits for it any more.
     fn is_abandoned(&self) -> bool;
@@ -50,6 +56,7 @@ pub struct Queue<T> {
     state: Mutex<State<T>>,
     groups: Notify,
     locked: Notify,
+    metrics: &'static metrics::Queue,
 }
 
 struct State<T> {
@@ -65,7 +72,7 @@ struct State<T> {
 
 impl<T: Item> Queue<T> {
     /// A queue, and the only handle that adds to it: workers end when it has been dropped and nothing waits.
-    pub fn new() -> (Sender<T>, Arc<Self>) {
+    pub fn new(metrics: &'static metrics::Queue) -> (Sender<T>, Arc<Self>) {
         let state = State {
             organizations: VecDeque::new(),
             length: 0,
@@ -73,14 +80,18 @@ impl<T: Item> Queue<T> {
             taken: HashMap::new(),
             closed: false,
         };
-        let queue = Arc::new(Self { state: Mutex::new(state), groups: Notify::new(), locked: Notify::new() });
+        let queue = Arc::new(Self { state: Mutex::new(state), groups: Notify::new(), locked: Notify::new(), metrics });
         (Sender(Arc::clone(&queue)), queue)
     }
 
     /// Adds an item. It is given back where too many wait already for a profile that is blocked.
     pub fn push(&self, item: T) -> Result<(), T> {
         let lane = item.lane();
-        self.state().push(item)?;
+        {
+            let mut state = self.state();
+            state.push(item)?;
+            self.tell(&state);
+        }
         self.notify(lane).notify_one();
         Ok(())
     }
@@ -96,9 +107,11 @@ impl<T: Item> Queue<T> {
             let (items, profiles, remain, ended) = {
                 let mut state = self.state();
                 let (items, profiles) = state.take(lane, most);
+                self.tell(&state);
                 (items, profiles, state.length > 0, state.closed && state.length == 0)
             };
             if !items.is_empty() {
+                self.observe(&items);
                 if remain {
                     self.notify(lane).notify_one();
                 }
@@ -115,7 +128,22 @@ impl<T: Item> Queue<T> {
 
     /// Says that a worker waits for a profile that somebody else has locked, and answers the items that may not wait for it.
     pub fn block(&self, profile: ProfileKey) -> Vec<T> {
-        self.state().block(profile)
+        let mut state = self.state();
+        let surplus = state.block(profile);
+        self.tell(&state);
+        surplus
+    }
+
+    fn tell(&self, state: &State<T>) {
+        self.metrics.length.set(i64::try_from(state.length).unwrap_or(i64::MAX));
+    }
+
+    fn observe(&self, taken: &[T]) {
+        let now = Instant::now();
+        for item in taken {
+            self.metrics.wait.observe(now.saturating_duration_since(item.since()).as_secs_f64());
+        }
+        self.metrics.batch.observe(u32::try_from(taken.len()).map_or(f64::INFINITY, f64::from));
     }
 
     fn notify(&self, lane: Lane) -> &Notify {
@@ -273,6 +301,11 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::metrics::METRICS;
+
+    fn queue() -> (Sender<Change>, Arc<Queue<Change>>) {
+        Queue::new(&METRICS.queues.writes)
+    }
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     struct Change {
@@ -295,6 +328,10 @@ mod tests {
             self.lane
         }
 
+        fn since(&self) -> Instant {
+            Instant::now()
+        }
+
         fn is_abandoned(&self) -> bool {
             self.abandoned
         }
@@ -315,7 +352,7 @@ mod tests {
 
     #[tokio::test]
     async fn organizations_take_turns() {
-        let (sender, queue) = Queue::new();
+        let (sender, queue) = queue();
         for change in [change(1, None), change(1, None), change(1, None), change(2, None)] {
             sender.push(change).expect("room");
         }
@@ -327,7 +364,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_two_workers_have_one_profile() {
-        let (sender, queue) = Queue::new();
+        let (sender, queue) = queue();
         for change in [change(1, Some(1)), change(1, Some(1)), change(1, Some(2))] {
             sender.push(change).expect("room");
         }
@@ -342,7 +379,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_locked_lane_takes_one_profile() {
-        let (sender, queue) = Queue::new();
+        let (sender, queue) = queue();
         for change in
             [change(1, Some(1)), locked(change(1, Some(2))), locked(change(1, Some(3))), locked(change(1, Some(2)))]
         {
@@ -356,7 +393,7 @@ mod tests {
 
     #[tokio::test]
     async fn few_wait_for_a_blocked_profile_and_any_number_for_another() {
-        let (sender, queue) = Queue::new();
+        let (sender, queue) = queue();
         sender.push(locked(change(1, Some(1)))).expect("room");
         let _worker = take(&queue, Lane::Locked, 1).await;
         for _ in 0..40 {
@@ -370,7 +407,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_waits_for_does_not_pile_up() {
-        let (sender, queue) = Queue::new();
+        let (sender, queue) = queue();
         for _ in 0..10 * PURGE_AT_LEAST {
             sender.push(Change { abandoned: true, ..change(1, None) }).expect("room");
         }
@@ -379,7 +416,7 @@ mod tests {
 
     #[tokio::test]
     async fn workers_end_with_the_sender_once_nothing_waits() {
-        let (sender, queue) = Queue::new();
+        let (sender, queue) = queue();
         sender.push(change(1, None)).expect("room");
         drop(sender);
         assert_eq!(take(&queue, Lane::Groups, 1).await.items.len(), 1);

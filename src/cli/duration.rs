@@ -15,6 +15,11 @@ pub fn drain(text: &str) -> Result<Duration, String> {
     within(text, Duration::ZERO, DAY, "0s to 1d")
 }
 
+/// How long an answer may take.
+pub fn patience(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_millis(1), DAY, "1ms to 1d")
+}
+
 /// How long a key works.
 pub fn lifetime(text: &str) -> Result<Duration, String> {
     within(text, SECOND, DAY * 36_500, "1s to 36500d")

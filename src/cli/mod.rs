@@ -1,12 +1,14 @@
 //! The command line: parse, do, print, exit code. Results go to standard output, logs to standard error.
 
 mod backup;
+mod check;
 mod compact;
 mod copy;
 mod database;
 mod duration;
 mod erasures;
 mod export;
+mod health;
 mod import;
 mod key;
 mod organization;
@@ -85,6 +87,10 @@ enum Command {
     Erasures(erasures::ErasuresCommand),
     /// Write the file of an embedded database anew, without what was deleted or overwritten. It may be served meanwhile.
     Compact(DatabaseArgs),
+    /// Look at what serving would need with these settings: one line for each thing, exit code 1 where one of them failed.
+    Check(check::CheckArgs),
+    /// Ask a running service whether it is SERVING, as containers do: exit code 1 where it is not.
+    Health(health::HealthArgs),
     /// Bring the database's schema up to date; serving does so too.
     Migrate(DatabaseArgs),
     /// Print what completes this program's command lines in a shell: for bash, `source <(profile-service completions bash)`.
@@ -138,6 +144,8 @@ pub fn main() -> ExitCode {
             Command::Backup(args) => backup::run(args).await,
             Command::Copy(args) => copy::run(args).await,
             Command::Erasures(command) => erasures::run(command).await,
+            Command::Check(args) => check::run(args).await,
+            Command::Health(args) => health::run(args).await,
             Command::Compact(args) => compact::run(args).await,
             Command::Migrate(args) => database::migrate(args).await,
             Command::Completions { shell } => completions(shell),

@@ -19,7 +19,10 @@ use crate::{
     clock,
     read::Batches,
     scope::Scope,
-    server::{Drained, Exposition, Limits, Server, files},
+    server::{
+        Drained, Exposition, Limits, Server,
+        files::{self, OpenFiles},
+    },
     store::{self, Store},
     trace::{Settings, Tracing},
 };
@@ -43,10 +46,14 @@ pub struct ServeArgs {
     metrics_listen: Option<String>,
 
     #[command(flatten)]
-    tls: TlsArgs,
+    pub tls: TlsArgs,
+
+    /// Serve plain text beyond this machine, such as behind a proxy or a mesh that encrypts.
+    #[arg(long, env = "PROFILE_INSECURE_LISTEN")]
+    insecure_listen: bool,
 
     #[command(flatten)]
-    database: DatabaseArgs,
+    pub database: DatabaseArgs,
 
     /// Calls in flight at the most; the next one is refused with OVERLOADED. Health is exempt.
     #[arg(long, env = "PROFILE_MAX_IN_FLIGHT", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
@@ -73,16 +80,18 @@ pub struct ServeArgs {
 /// Serves until SIGTERM or Ctrl-C, then drains. A second signal ends the program at once.
 pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let connections = files::connections(args.max_connections.into(), args.database.connections());
-    let connections = connections.map_err(Failure::failed)?;
+    let connections = connections(&args)?;
     let tls = args.tls.load()?;
     let settings = Settings::of(|name| env::var(name).ok()).map_err(Failure::usage)?;
     let tracing = settings.map(|settings| Tracing::start(&settings, super::VERSION)).transpose();
     let tracing = tracing.map_err(Failure::usage)?.map(Arc::new);
+    if let Some(tls) = &tls {
+        tls.expiry().log();
+    }
     let opening = async {
-        let (listeners, addresses) = listen(&args.listen, |addresses| args.tls.allow(addresses)).await?;
+        let (listeners, addresses) = bind_name(&args.listen, args.addresses().await?)?;
         // Before the database is opened, which may take long where its schema is migrated.
-        let exposition = expose(args.metrics_listen.as_deref()).await?;
+        let exposition = expose(&args).await?;
         let store = args.database.open_or_create().await?;
         if store::compact::is_due(&store).await? {
             tracing::warn!("the database's file may hold deleted values of before: run profile-service compact once");
@@ -129,33 +138,74 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+impl ServeArgs {
+    /// The addresses to listen on, where they may be in this way.
+    pub async fn addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
+        let addresses = resolve(&self.listen).await?;
+        self.tls.allow(&addresses, self.insecure_listen)?;
+        Ok(addresses)
+    }
+
+    /// The addresses of metrics and probes, if they have any.
+    pub async fn metrics_addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
+        match &self.metrics_listen {
+            Some(name) => resolve(name).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What open files allow.
+    pub fn open_files(&self) -> Result<OpenFiles, Failure> {
+        files::connections(self.max_connections.into(), self.database.connections()).map_err(Failure::failed)
+    }
+
+    /// Connections at the most.
+    pub fn wanted(&self) -> usize {
+        self.max_connections.into()
+    }
+}
+
+/// Connections at the most, as far as open files allow.
+fn connections(args: &ServeArgs) -> Result<usize, Failure> {
+    let (OpenFiles { limit: open_files, connections }, wanted) = (args.open_files()?, args.wanted());
+    if connections < wanted {
+        tracing::warn!(open_files, connections, wanted, "open files allow fewer connections");
+    } else {
+        tracing::info!(open_files, connections, "connections");
+    }
+    Ok(connections)
+}
+
 /// Takes an address or a name, with a port.
-fn host_and_port(text: &str) -> Result<String, &'static str> {
+pub fn host_and_port(text: &str) -> Result<String, &'static str> {
     let name =
         text.rsplit_once(':').filter(|(name, port)| !name.contains([':', '/', '@']) && port.parse::<u16>().is_ok());
     let valid = text.parse::<SocketAddr>().is_ok() || name.is_some_and(|(name, _)| !name.is_empty());
     if valid { Ok(text.to_owned()) } else { Err("it must be ADDRESS:PORT or NAME:PORT") }
 }
 
-/// Answers metrics and probes on every address that the name stands for, if there is one.
-async fn expose(name: Option<&str>) -> Result<Option<Arc<Exposition>>, Failure> {
-    let Some(name) = name else { return Ok(None) };
-    let (listeners, addresses) = listen(name, |_| Ok(())).await?;
+/// Answers metrics and probes, if they have a name to listen on.
+async fn expose(args: &ServeArgs) -> Result<Option<Arc<Exposition>>, Failure> {
+    let Some(name) = &args.metrics_listen else { return Ok(None) };
+    let (listeners, addresses) = bind_name(name, args.metrics_addresses().await?)?;
     for address in addresses {
         tracing::info!(%address, "metrics");
     }
     Ok(Some(Exposition::start(listeners)))
 }
 
-/// Listens on every address that the name stands for, where that is allowed.
-async fn listen(
-    name: &str,
-    allow: impl FnOnce(&[SocketAddr]) -> Result<(), Failure>,
-) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
-    let failed = |error| Failure::failed(format!("cannot listen on {name}: {error}"));
-    let addresses: Vec<_> = lookup_host(name).await.map_err(failed)?.collect();
-    allow(&addresses)?;
-    bind_all(addresses.into_iter()).map_err(failed)
+/// Every address that the name stands for.
+pub async fn resolve(name: &str) -> Result<Vec<SocketAddr>, Failure> {
+    Ok(lookup_host(name).await.map_err(|error| unheard(name, &error))?.collect())
+}
+
+/// Listens on the addresses of this name.
+fn bind_name(name: &str, addresses: Vec<SocketAddr>) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Failure> {
+    bind_all(addresses.into_iter()).map_err(|error| unheard(name, &error))
+}
+
+fn unheard(name: &str, error: &io::Error) -> Failure {
+    Failure::failed(format!("cannot listen on {name}: {error}"))
 }
 
 /// Listens on all these addresses that the machine has, on one port, and at least on one: a name such as localhost may

@@ -9,6 +9,7 @@ use crate::server::{Tls, TlsClients, TlsFiles};
 
 /// TLS, or plain text.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "they are the flags' names")]
 pub struct TlsArgs {
     /// Speak TLS with the certificate in this file (PEM, its intermediates behind it). All files of TLS are read again
     /// when they change.
@@ -26,10 +27,6 @@ pub struct TlsArgs {
     /// Whether clients must have a certificate. Each call needs its API key all the same.
     #[arg(long, env = "PROFILE_TLS_CLIENT_AUTH", value_name = "MODE", requires = "tls_client_ca")]
     tls_client_auth: Option<ClientAuth>,
-
-    /// Serve plain text beyond this machine, such as behind a proxy or a mesh that encrypts.
-    #[arg(long, env = "PROFILE_INSECURE_LISTEN")]
-    insecure_listen: bool,
 }
 
 /// Whether clients must have a certificate.
@@ -44,17 +41,12 @@ enum ClientAuth {
 impl TlsArgs {
     /// Reads the files, if TLS is spoken.
     pub fn load(&self) -> Result<Option<Arc<Tls>>, Failure> {
-        let Some(files) = self.files() else { return Ok(None) };
-        if self.insecure_listen {
-            return Err(Failure::usage("--insecure-listen is for plain text, and --tls-cert for TLS: choose one"));
-        }
-        let tls = Tls::load(files).map_err(|cause| Failure::failed(format!("cannot serve TLS: {cause}")))?;
-        tls.expiry().log();
-        Ok(Some(Arc::new(tls)))
+        let loaded = self.files().map(Tls::load).transpose();
+        Ok(loaded.map_err(|cause| Failure::failed(format!("cannot serve TLS: {cause}")))?.map(Arc::new))
     }
 
     /// The files, if TLS is spoken.
-    fn files(&self) -> Option<TlsFiles> {
+    pub fn files(&self) -> Option<TlsFiles> {
         let (certificate, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
         let clients = self.tls_client_ca.clone().zip(self.tls_client_auth);
         let clients =
@@ -71,11 +63,14 @@ impl TlsArgs {
         }
     }
 
-    /// Fails where keys and profiles would go over a network in plain text, without a word that this is wanted.
-    pub fn allow(&self, addresses: &[SocketAddr]) -> Result<(), Failure> {
+    /// Fails where keys and profiles would go over a network in plain text, unless that is wanted.
+    pub fn allow(&self, addresses: &[SocketAddr], insecure: bool) -> Result<(), Failure> {
+        if self.tls_cert.is_some() && insecure {
+            return Err(Failure::usage("--insecure-listen is for plain text, and --tls-cert for TLS: choose one"));
+        }
         let private = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
         match addresses.iter().find(|address| !private(address)) {
-            Some(address) if self.tls_cert.is_none() && !self.insecure_listen => Err(Failure::usage(format!(
+            Some(address) if self.tls_cert.is_none() && !insecure => Err(Failure::usage(format!(
                 "{address} is no address of this machine alone, where plain text would show keys and profiles to the network: \
                  give --tls-cert and --tls-key, or --insecure-listen behind what encrypts"
             ))),

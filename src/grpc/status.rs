@@ -36,6 +36,41 @@ pub const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms
 /// The pushback of a call that must not be repeated by itself.
 pub const NEVER: HeaderValue = HeaderValue::from_static("-1");
 
+/// The reasons of all errors.
+pub const REASONS: [&str; 31] = [
+    "API_KEY_INVALID",
+    "API_KEY_MISSING",
+    "CASE_OF_ANOTHER_PROFILE",
+    "DATABASE_UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "DEMOGRAPHICS_LOCKED",
+    "EMAIL_IN_USE",
+    "ETAG_MISMATCH",
+    "IDENTIFIER_IN_USE",
+    "INTERNAL",
+    "INVALID_FIELDS",
+    "INVALID_MESSAGE",
+    "INVALID_PAGE_TOKEN",
+    "INVALID_RESUME_TOKEN",
+    "INVALID_UPDATE_MASK",
+    "MESSAGE_TOO_LARGE",
+    "OUTCOME_UNKNOWN",
+    "OVERLOADED",
+    "PHONE_NUMBER_IN_USE",
+    "PROFILE_NOT_FOUND",
+    "RATE_LIMITED",
+    "REQUEST_ID_REUSED",
+    "RESUME_TOKEN_EXPIRED",
+    "SCOPE_MISSING",
+    "STREAM_ENDED",
+    "TOO_MANY_IDENTIFIERS",
+    "TRANSACTION_CONFLICT",
+    "UNIMPLEMENTED",
+    "UPDATE_NOT_ALLOWED",
+    "USER_NOT_FOUND",
+    "USER_NOT_IN_ORGANIZATION",
+];
+
 /// The code and the stable reason of an error.
 const fn code(error: &Error) -> (Code, &'static str) {
     match error {
@@ -275,6 +310,8 @@ mod tests {
             Error::InvalidFields(vec![Violation { field: "profile.dob".to_owned(), rule: Rule::DateOfBirth }]),
             Error::InvalidUpdateMask { refused: "`role`".to_owned(), mutable: "first_name, email".to_owned() },
             Error::InvalidPageToken,
+            Error::InvalidResumeToken,
+            Error::ResumeTokenExpired,
             Error::RequestIdReused,
             Error::ApiKeyMissing,
             Error::ApiKeyInvalid,
@@ -299,6 +336,8 @@ mod tests {
             Error::OutcomeUnknown(cause()),
             Error::Internal(cause()),
         ];
+        let reasons: BTreeSet<_> = errors.iter().map(|error| code(error).1).collect();
+        assert_eq!(reasons.into_iter().collect::<Vec<_>>(), REASONS);
         let table: Vec<_> = errors.map(|error| line(&Status::from(error))).into();
         insta::assert_snapshot!(table.join("\n"), @r"
     InvalidArgument INVALID_MESSAGE [] The request is not a readable message of this method.
@@ -307,6 +346,8 @@ mod tests {
     InvalidArgument INVALID_FIELDS [BadRequest] Invalid fields: profile.dob must be a real date in the form YYYY-MM-DD, such as 1995-10-01, not before 1900-01-01 and not in the future.
     InvalidArgument INVALID_UPDATE_MASK [] The update mask cannot have `role`. It must be empty, or `*` alone, or name fields that can be changed: first_name, email.
     InvalidArgument INVALID_PAGE_TOKEN [] The page token is not one of this list. Start again without one.
+    InvalidArgument INVALID_RESUME_TOKEN [] The resume token is none of this organization's. Begin without one.
+    OutOfRange RESUME_TOKEN_EXPIRED [] The change of the resume token is not there, such as after a restore. Begin anew, without a token.
     InvalidArgument REQUEST_ID_REUSED [] The request id has been used with another request. Use a new one.
     Unauthenticated API_KEY_MISSING [] An API key is required: send it as cv-api-key, or as a bearer token in authorization.
     Unauthenticated API_KEY_INVALID [] The API key is unknown, expired or revoked.

@@ -1,6 +1,6 @@
 //! WatchProfiles: from the feed to its messages.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
 use sha2::{Digest as _, Sha256};
@@ -16,9 +16,14 @@ use super::{
     pb::{self, watch_profiles_response::Kind},
 };
 use crate::{
+    clock,
     error::{Error, Result},
+    metrics::METRICS,
     profile::{fields::Input, history},
-    read::feed::{Ask, Entry, Feed, Page, Place},
+    read::{
+        feed::{Ask, Entry, Feed, Page, Place},
+        followers::Follower,
+    },
     telemetry::SentProfiles,
     value::{self, Rule},
 };
@@ -34,6 +39,7 @@ pub struct Watch {
     /// What is on its way to the follower, and how much of it was sent.
     page: (Page, usize),
     head: watch::Receiver<i64>,
+    follower: Arc<Follower>,
     /// Cancelled when the stream is to end, after a last heartbeat.
     end: CancellationToken,
     state: State,
@@ -84,6 +90,15 @@ impl Mark {
     }
 }
 
+impl Cursor {
+    /// Up to where it has the changes, once it has the whole snapshot.
+    const fn mark(&self) -> Mark {
+        match self {
+            Self::Snapshot { begun: mark, up_to: _ } | Self::Live(mark) => *mark,
+        }
+    }
+}
+
 impl Watch {
     /// Begins where the request says.
     pub async fn begin(
@@ -107,8 +122,9 @@ impl Watch {
             resumed(&feed, organization, &token).await?
         };
         let (page, heartbeat) = ((Page::default(), 0), Instant::now() + HEARTBEAT);
-        let sent = SentProfiles::of_this_call();
-        Ok(Self { feed, organization, cursor, page, head, end, state: State::Begun, heartbeat, sent })
+        let (sent, follower) = (SentProfiles::of_this_call(), feed.followers().enter(head.clone()));
+        follower.reach(cursor.mark().position);
+        Ok(Self { feed, organization, cursor, page, head, follower, end, state: State::Begun, heartbeat, sent })
     }
 
     /// What the follower is sent, one message after the other as it takes them.
@@ -118,6 +134,7 @@ impl Watch {
                 return None;
             }
             let message = watch.next().await;
+            watch.follower.reach(watch.cursor.mark().position);
             watch.heartbeat = Instant::now() + HEARTBEAT;
             watch.state = match (&message, watch.state) {
                 (Err(_), _) => State::Ended,
@@ -150,6 +167,10 @@ impl Watch {
                     Cursor::Snapshot { begun, up_to: _ } => Cursor::Snapshot { begun, up_to: entry.place.profile_id },
                     Cursor::Live(_) => Cursor::Live(Mark::of(&entry.place)),
                 };
+                if matches!(self.cursor, Cursor::Live(_)) {
+                    let age = clock::now() - entry.place.changed_at;
+                    METRICS.feed.delay.observe(age.as_seconds_f64());
+                }
                 if let Some(message) = changed(entry, self.cursor, self.token()) {
                     self.sent.note(&message.profile_id);
                     return Ok(message);
@@ -264,7 +285,7 @@ fn cursor(organization: Uuid, token: &str) -> Option<Cursor> {
 /// Where a token goes on, if the change is there that it was made at.
 async fn resumed(feed: &Feed, organization: Uuid, token: &str) -> Result<Cursor> {
     let cursor = cursor(organization, token).ok_or(Error::InvalidResumeToken)?;
-    let (Cursor::Live(mark) | Cursor::Snapshot { begun: mark, up_to: _ }) = cursor;
+    let mark = cursor.mark();
     let there = match mark.position {
         0 => Some(Mark::default()),
         position => feed.place(organization, position).await?.as_ref().map(Mark::of),

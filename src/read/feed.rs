@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, Instant as StdInstant},
 };
 
 use futures_util::FutureExt as _;
@@ -17,9 +17,11 @@ use tokio::{
 };
 use uuid::Uuid;
 
+use super::followers::Followers;
 pub use crate::store::feed::{Entry, Place};
 use crate::{
     error::{Error, Result},
+    metrics::METRICS,
     queue::{Item, Lane, Queue, Sender, Taken},
     store::{self, Store, feed::Head},
 };
@@ -56,6 +58,7 @@ pub struct Feed {
     snapshots: Arc<Sender<Wanted>>,
     waiting: Arc<Waiting>,
     heads: Heads,
+    followers: Followers,
 }
 
 /// The pages that wait for their query, and where they are answered.
@@ -66,12 +69,17 @@ struct Waiting(Mutex<HashMap<(Uuid, Ask), Answer>>);
 struct Wanted {
     organization: Uuid,
     ask: Ask,
+    since: StdInstant,
     answer: Answer,
 }
 
 impl Item for Wanted {
     fn organization(&self) -> Uuid {
         self.organization
+    }
+
+    fn since(&self) -> StdInstant {
+        self.since
     }
 
     fn is_abandoned(&self) -> bool {
@@ -83,16 +91,29 @@ impl Feed {
     pub fn new(store: &Store) -> Self {
         let waiting = Arc::<Waiting>::default();
         // One query at once of each kind: other reads always find a connection.
-        let [changes, snapshots] = [Queue::new(), Queue::new()].map(|(sender, queue)| {
+        let queues = [&METRICS.queues.feed, &METRICS.queues.snapshots].map(Queue::new);
+        let [changes, snapshots] = queues.map(|(sender, queue)| {
             tokio::spawn(work(store.clone(), queue, Arc::clone(&waiting)));
             Arc::new(sender)
         });
-        Self { store: store.clone(), changes, snapshots, waiting, heads: Heads::new(store) }
+        Self {
+            store: store.clone(),
+            changes,
+            snapshots,
+            waiting,
+            heads: Heads::new(store),
+            followers: Followers::default(),
+        }
     }
 
     /// The positions that organizations have reached.
     pub const fn heads(&self) -> &Heads {
         &self.heads
+    }
+
+    /// Those who follow the feed.
+    pub const fn followers(&self) -> &Followers {
+        &self.followers
     }
 
     /// The last place of an organization, if it has any.
@@ -123,7 +144,7 @@ impl Feed {
                     Ask::Changes(_) => &self.changes,
                     Ask::Profiles(_) => &self.snapshots,
                 };
-                queue.push(Wanted { organization, ask, answer }).map_err(|_| panicked())?;
+                queue.push(Wanted { organization, ask, since: StdInstant::now(), answer }).map_err(|_| panicked())?;
                 answered
             }
         };
@@ -144,7 +165,7 @@ impl Waiting {
 /// Answers one page after the other, in turn by organization.
 async fn work(store: Store, queue: Arc<Queue<Wanted>>, waiting: Arc<Waiting>) {
     while let Some(Taken { items, held: _ }) = queue.take(Lane::Groups, 1).await {
-        for Wanted { organization, ask, answer } in items {
+        for Wanted { organization, ask, since: _, answer } in items {
             {
                 // Whoever asks from now on needs a query that begins later.
                 let mut waiting = waiting.lock();

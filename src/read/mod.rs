@@ -1,6 +1,7 @@
 //! Reads.
 
 pub mod feed;
+pub mod followers;
 mod profiles;
 
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 //!
 //! A query begins after every read that it answers has come, and nothing is kept: no answer is ever stale.
 
-use std::{collections::HashMap, iter, panic::AssertUnwindSafe, sync::Arc};
+use std::{collections::HashMap, iter, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use futures_util::FutureExt as _;
 use tokio::{sync::oneshot, time::timeout};
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     entity::profile::Model,
     error::{Error, Result},
+    metrics::METRICS,
     queue::{Item, Lane, Queue, Sender, Taken},
     store::{self, KEPT, PinnedConnection, Store, profile::Name},
     trace::Wait,
@@ -38,6 +39,7 @@ impl Default for Batches {
 struct Read {
     organization: Uuid,
     name: Name,
+    since: Instant,
     answer: oneshot::Sender<Result<Option<Model>>>,
     /// Where its call is traced.
     wait: Option<Wait>,
@@ -46,6 +48,10 @@ struct Read {
 impl Item for Read {
     fn organization(&self) -> Uuid {
         self.organization
+    }
+
+    fn since(&self) -> Instant {
+        self.since
     }
 
     fn is_abandoned(&self) -> bool {
@@ -61,7 +67,7 @@ pub struct Profiles {
 
 impl Profiles {
     pub fn new(store: &Store, batches: Batches) -> Self {
-        let (sender, queue) = Queue::new();
+        let (sender, queue) = Queue::new(&METRICS.queues.reads);
         for _ in 0..batches.queries {
             tokio::spawn(work(store.clone(), Arc::clone(&queue), batches.profiles));
         }
@@ -72,7 +78,8 @@ impl Profiles {
     pub async fn find(&self, organization: Uuid, name: Name) -> Result<Option<Model>> {
         let panicked = || Error::Internal("a query of many profiles panicked".to_owned());
         let (answer, answered) = oneshot::channel();
-        self.queue.push(Read { organization, name, answer, wait: Wait::begin() }).map_err(|_| panicked())?;
+        let read = Read { organization, name, since: Instant::now(), answer, wait: Wait::begin() };
+        self.queue.push(read).map_err(|_| panicked())?;
         store::in_time(async { answered.await.map_err(|_| panicked())? }).await
     }
 }
@@ -103,7 +110,7 @@ async fn work(store: Store, queue: Arc<Queue<Read>>, most: usize) {
 /// Answers the reads whose callers still wait.
 async fn answer(store: &Store, kept: Option<PinnedConnection>, reads: Vec<Read>) -> Option<PinnedConnection> {
     let mut waiting = HashMap::<_, Vec<_>>::new();
-    for Read { organization, name, answer, wait } in reads.into_iter().filter(|read| !read.is_abandoned()) {
+    for Read { organization, name, since: _, answer, wait } in reads.into_iter().filter(|read| !read.is_abandoned()) {
         wait.iter().for_each(Wait::end);
         waiting.entry((organization, name)).or_default().push(answer);
     }
@@ -149,7 +156,7 @@ async fn read(
         };
         match store::profile::read(&mut connection, names).await {
             Ok(found) => return Ok((connection, found)),
-            Err(_) if connection.is_broken() => {}
+            Err(_) if connection.is_broken() => METRICS.database.retry(),
             Err(error) => return Err(error),
         }
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service as _;
 
 use super::{course, listen::Connection};
-use crate::trace;
+use crate::{metrics::METRICS, trace};
 
 /// Calls at once on one connection.
 const STREAMS: u32 = 100;
@@ -89,6 +89,14 @@ impl Http {
             serving.as_mut().graceful_shutdown();
             let _ = serving.await;
         }
+        let ends = &METRICS.connections;
+        let end = match ended {
+            _ if peer.cut.is_cancelled() => &ends.cut,
+            true => &ends.peer,
+            false if stop.is_cancelled() => &ends.drain,
+            false => &ends.age,
+        };
+        end.inc();
     }
 }
 

@@ -26,7 +26,10 @@ use tokio::{
 };
 
 use super::calls::CALLS;
-use crate::metrics::{METRICS, PREFIX, exposition};
+use crate::{
+    grpc::status::REASONS,
+    metrics::{METRICS, PREFIX, exposition},
+};
 
 /// Connections at the most. One more ends the oldest: who keeps them keeps no probe out.
 pub const MOST_CONNECTIONS: usize = 16;
@@ -54,6 +57,7 @@ pub struct Exposition {
 impl Exposition {
     /// Begins to answer on these listeners, as long as the program runs.
     pub fn start(listeners: Vec<TcpListener>) -> Arc<Self> {
+        METRICS.expect(&REASONS);
         let readings = Mutex::new(Registry::with_prefix(PREFIX));
         let exposition = Arc::new(Self { readings, last: Mutex::default() });
         for listener in listeners {

@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     peer::Peer,
     tls::Tls,
-    transport::{Transport, hint},
+    transport::{self, Transport, hint},
 };
+use crate::metrics::METRICS;
 
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -65,8 +66,13 @@ async fn accept_on(
         match listener.accept().await {
             Ok((stream, _)) => {
                 // A peer too many is closed at once: waiting would look like a service that hangs.
-                if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-                    tokio::spawn(open(stream, tls.clone(), permit, longest, opened.clone()));
+                match Arc::clone(&permits).try_acquire_owned() {
+                    Ok(permit) => {
+                        tokio::spawn(open(stream, tls.clone(), permit, longest, opened.clone()));
+                    }
+                    Err(_) => {
+                        METRICS.connections.refused.inc();
+                    }
                 }
             }
             Err(error) => {
@@ -85,10 +91,18 @@ async fn open(
     longest: Duration,
     opened: mpsc::Sender<Connection>,
 ) {
+    let ends = &METRICS.connections;
     let opening = Connection::open(stream, tls.as_deref(), permit, longest);
-    if let Ok(Ok(connection)) = timeout(OPENING_DEADLINE, opening).await {
-        let _ = opened.send(connection).await; // nobody is there to take it during a drain
-    }
+    let end = match timeout(OPENING_DEADLINE, opening).await {
+        Ok(Ok(connection)) => {
+            let _ = opened.send(connection).await; // nobody is there to take it during a drain
+            return;
+        }
+        Ok(Err(error)) if transport::cause(&error).is_some() => &ends.no_tls,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => &ends.no_http2,
+        Ok(Err(_)) | Err(_) => &ends.not_begun,
+    };
+    end.inc();
 }
 
 /// A connection whose preface has been read, and is read again by HTTP/2.

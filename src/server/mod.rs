@@ -57,7 +57,7 @@ use crate::{
         },
     },
     metrics::{Reading, count},
-    read::{Batches, Profiles, feed::Feed},
+    read::{Batches, Profiles, feed::Feed, followers::Followers},
     store::Store,
     trace::Tracing,
     write::{Writer, sequencer},
@@ -158,6 +158,7 @@ impl Server {
         let (feed, saved) = (Feed::new(&store), Arc::default());
         let writer = Writer::new(&store, &saved, &tasks);
         sequencer::start(store.clone(), feed.heads().clone(), saved, &tasks, stop.clone());
+        let followers = feed.followers().clone();
         let api = Arc::new(Api::new(store.clone(), profiles, feed, writer));
         let profile_service = ProfileServiceServer::from_arc(handlers(Arc::clone(&api)));
         let keys = Arc::new(Keys::new(store.clone(), tasks.clone()));
@@ -173,7 +174,13 @@ impl Server {
             tracing,
         };
         if let Some(exposition) = &exposition {
-            exposition.add(|registry| permits.register(registry, limits));
+            exposition.add(|registry| {
+                permits.register(registry, limits);
+                register(registry, &store, followers);
+                if let Some(tls) = &tls {
+                    tls.register(registry);
+                }
+            });
         }
         let calls = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
             .add_service(
@@ -254,4 +261,22 @@ impl Permits {
         registry.register("permits_in_use", "Calls in flight, open streams and connections", in_use);
         registry.register("permits_limit", "How many of them there may be", all);
     }
+}
+
+/// What the pools of the database and those who follow the feed say of themselves.
+fn register(registry: &mut Registry, store: &Store, followers: Followers) {
+    let [mut in_use, mut open, mut all] = [Reading::gauges(), Reading::gauges(), Reading::gauges()];
+    for pool in store.pools().into_iter().map(Arc::new) {
+        let (name, [using, opened, most]) = (pool.name, [&pool; 3].map(Arc::clone));
+        in_use = in_use.with("pool", name, move || count(using.in_use()));
+        open = open.with("pool", name, move || count(opened.open()));
+        all = all.with("pool", name, move || count(most.most()));
+    }
+    registry.register("database_connections_in_use", "Connections to the database that are in use", in_use);
+    registry.register("database_connections_open", "Connections to the database", open);
+    registry.register("database_connections_limit", "How many of them there may be", all);
+    let all = followers.clone();
+    registry.register("watchers", "Streams that follow the feed", Reading::gauge(move || count(all.number())));
+    let lag = Reading::gauge(move || count(usize::try_from(followers.largest_lag()).ok()?));
+    registry.register("watch_lag_changes", "Changes that the last of them has not been sent", lag);
 }

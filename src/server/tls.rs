@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
+use prometheus_client::registry::Registry;
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use tokio_rustls::rustls::{
@@ -22,7 +23,10 @@ use tokio_rustls::rustls::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::certificate;
-use crate::clock;
+use crate::{
+    clock,
+    metrics::{Reading, count},
+};
 
 /// How often the files are read. By content: a notice of a change is not sent for each way to change a file.
 const EVERY: Duration = Duration::from_secs(2);
@@ -63,7 +67,7 @@ pub struct TlsExpiry {
 pub struct Tls {
     files: TlsFiles,
     current: watch::Sender<Loaded>,
-    failed: AtomicU64,
+    failed: AtomicUsize,
 }
 
 /// The files as they were.
@@ -82,7 +86,7 @@ impl Tls {
     pub fn load(files: TlsFiles) -> Result<Self, String> {
         let contents = Contents::read(&files)?;
         let loaded = contents.load(&files)?;
-        Ok(Self { files, current: watch::Sender::new(loaded), failed: AtomicU64::new(0) })
+        Ok(Self { files, current: watch::Sender::new(loaded), failed: AtomicUsize::new(0) })
     }
 
     /// What the next handshake is made with.
@@ -96,8 +100,21 @@ impl Tls {
     }
 
     /// How often files were found that could not be used. It grows as long as they are there.
-    pub fn failed_reloads(&self) -> u64 {
+    pub fn failed_reloads(&self) -> usize {
         self.failed.load(Relaxed)
+    }
+
+    /// Tells these metrics of the files.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
+        let (own, authorities, failed) = (Arc::clone(self), Arc::clone(self), Arc::clone(self));
+        let ends = Reading::gauges().with("of", "server", move || seconds(own.expiry().certificate)).with(
+            "of",
+            "client_ca",
+            move || authorities.expiry().authorities.and_then(seconds),
+        );
+        registry.register("tls_certificate_expiry_timestamp_seconds", "When the certificate in use ends", ends);
+        let failures = Reading::counter(move || count(failed.failed_reloads()));
+        registry.register("tls_reload_failures", "Looks at TLS files that could not be used", failures);
     }
 
     /// Follows the files until the token is cancelled.
@@ -147,6 +164,11 @@ impl TlsExpiry {
         let authorities = self.authorities.map(|end| end.to_rfc3339());
         tracing::info!(certificate = %self.certificate.to_rfc3339(), client_ca = authorities, "TLS files loaded, with the ends of");
     }
+}
+
+/// Seconds of Unix time.
+fn seconds(time: DateTime<Utc>) -> Option<f64> {
+    count(time.timestamp().try_into().ok()?)
 }
 
 /// What the files have.

@@ -38,7 +38,7 @@ impl Transport {
         match TlsAcceptor::from(tls.config()).accept(stream).await {
             Ok(stream) => Ok(Self::Tls(Box::new(stream))),
             Err(error) => {
-                match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                match cause(&error) {
                     Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
                         hint("a peer spoke no TLS, which this port does: grpcurl must not have -plaintext");
                     }
@@ -55,6 +55,11 @@ impl Transport {
         let Self::Tls(stream) = self else { return None };
         stream.get_ref().1.peer_certificates()?.first().map(|certificate| certificate::name(certificate))
     }
+}
+
+/// Why TLS ended a connection, if it was TLS that did.
+pub fn cause(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 /// Says why a peer gets no answer, once in a while: anybody may be one.

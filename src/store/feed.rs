@@ -145,6 +145,20 @@ pub async fn is_pending(store: &Store) -> Result<bool> {
     Ok(!store.all::<feed_pending::Model>(sql.build()).await?.is_empty())
 }
 
+/// How many changes wait for their positions, of so many statements at the most.
+pub async fn pending(store: &Store) -> Result<i64> {
+    let mut sql = Sql::new(store.backend());
+    sql.push("SELECT CAST(COALESCE(SUM((LENGTH(changes) - LENGTH(REPLACE(changes, ' ', '')) + 1) / 3), 0) AS BIGINT) ");
+    sql.push("AS number FROM (SELECT changes FROM feed_pending ORDER BY id LIMIT 10000) p");
+    let counted = store.all::<Number>(sql.build()).await?.pop();
+    Ok(counted.map_or(0, |Number { number }| number))
+}
+
+#[derive(FromQueryResult)]
+struct Number {
+    number: i64,
+}
+
 /// What a step of the sequencer did.
 pub enum Step {
     /// Another sequencer is at work, or SQLite's writer is.

@@ -78,6 +78,12 @@ pub async fn find_live(
     Ok(live.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).one(db).await?)
 }
 
+/// Keys that work and end by then, whoever's they are: those that end first.
+pub async fn ending(db: &impl ConnectionTrait, now: DateTime<Utc>, by: DateTime<Utc>) -> Result<Vec<Model>> {
+    let keys = Entity::find().filter(Column::RevokedAt.is_null()).filter(Column::ExpiresAt.between(now, by));
+    Ok(keys.order_by_asc(Column::ExpiresAt).order_by_asc(Column::Id).all(db).await?)
+}
+
 /// Revokes a key; false where there is none. A key that is revoked already keeps its date.
 pub async fn revoke(db: &impl ConnectionTrait, lookup: &str, now: DateTime<Utc>) -> Result<bool> {
     let revoked = Entity::update_many()

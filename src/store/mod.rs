@@ -15,6 +15,7 @@ pub mod import;
 pub mod key;
 pub mod name;
 pub mod organization;
+mod pool;
 pub mod profile;
 pub mod request;
 mod rows;
@@ -54,6 +55,7 @@ use self::{
 
 use crate::{
     error::{Error, Result},
+    metrics::{METRICS, Wait},
     migration::Migrator,
 };
 
@@ -166,12 +168,17 @@ impl Store {
 
     /// A connection to read with.
     pub(crate) async fn read_connection(&self) -> Result<PinnedConnection> {
+        let _wait = Wait::begin(&METRICS.database.read_wait);
+        self.next_to_read().await
+    }
+
+    async fn next_to_read(&self) -> Result<PinnedConnection> {
         Ok(PinnedConnection::new(self.acquire(&self.reader).await?, None))
     }
 
     /// A connection to write with, which waits until writes have not more of them than they may.
     pub(crate) async fn write_connection(&self) -> Result<PinnedConnection> {
-        let _waiting = Waiting::begin(&self.waiting);
+        let (_waiting, _wait) = (Waiting::begin(&self.waiting), Wait::begin(&METRICS.database.write_wait));
         let permit = timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.write_permits).acquire_owned()).await;
         let permit = permit.ok().and_then(Result::ok);
         let permit = permit.ok_or_else(|| Error::DatabaseUnavailable("all connections are in use".to_owned()))?;
@@ -201,15 +208,17 @@ impl Store {
         long: Option<OwnedSemaphorePermit>,
         query: Statement,
     ) -> Result<Vec<M>> {
+        let mut wait = Some(Wait::begin(&METRICS.database.read_wait));
         let permit = in_time(async { Ok(Arc::clone(&self.read_permits).acquire_owned().await) }).await?;
         let store = self.clone();
         let queried = tokio::spawn(async move {
             let _permits = (permit, long);
             in_time(async {
                 loop {
-                    let mut connection = store.read_connection().await?;
+                    let mut connection = store.next_to_read().await?;
+                    drop(wait.take());
                     match connection.all(query.clone()).await {
-                        Err(_) if connection.is_broken() => {}
+                        Err(_) if connection.is_broken() => METRICS.database.retry(),
                         answer => return answer,
                     }
                 }

@@ -8,13 +8,14 @@ use std::{
     fmt::Display,
     io::{IsTerminal as _, stderr},
     panic,
+    sync::OnceLock,
 };
 
 use tracing::{Span, field::display};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use self::people::People;
 pub use self::queue::Log;
+use self::{people::People, queue::Lost};
 
 /// What is logged where `RUST_LOG` says nothing.
 const DEFAULT_FILTER: &str = "info,sea_orm_migration=warn,sqlx=warn,sqlx_core::pool=off";
@@ -31,6 +32,7 @@ pub fn start() -> Log {
     let filter = wanted.unwrap_or_else(|| EnvFilter::new(format!("{DEFAULT_FILTER},{NO_PARAMETERS}")));
     let for_people = stderr().is_terminal();
     let log = Log::start(stderr(), if for_people { people::dropped } else { dropped });
+    LOST.get_or_init(|| log.lost());
     if for_people {
         tracing_subscriber::registry().with(filter).with(People::new(log.lines())).init();
     } else {
@@ -43,6 +45,14 @@ pub fn start() -> Log {
         tracing::error!(place, "panic");
     }));
     log
+}
+
+/// The lines that the log has lost.
+static LOST: OnceLock<Lost> = OnceLock::new();
+
+/// How many lines of the log were lost, if there is one.
+pub fn lost_lines() -> Option<usize> {
+    LOST.get().map(Lost::number)
 }
 
 /// The line, as JSON, that says how many others are lost.

@@ -3,7 +3,11 @@
 use std::{
     io::{self, Write},
     mem,
-    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -27,26 +31,46 @@ pub struct Log {
     lines: NonBlocking,
     guard: Option<WorkerGuard>,
     writing: Arc<Mutex<()>>,
+    lost: Lost,
+}
+
+/// Lines that were lost.
+#[derive(Clone, Default)]
+pub struct Lost {
+    /// Those that found the queue full.
+    full: Arc<OnceLock<ErrorCounter>>,
+    /// Those whose write failed.
+    unwritten: Arc<AtomicUsize>,
+}
+
+impl Lost {
+    pub fn number(&self) -> usize {
+        self.unwritten.load(Relaxed) + self.full.get().map_or(0, ErrorCounter::dropped_lines)
+    }
 }
 
 impl Log {
     /// Starts the thread that writes to `out`, and that says by the line `dropped` how many lines it could not.
     pub(super) fn start(out: impl Write + Send + 'static, dropped: fn(usize) -> String) -> Self {
-        let (writing, full) = (Arc::<Mutex<()>>::default(), Arc::default());
+        let (writing, lost) = (Arc::<Mutex<()>>::default(), Lost::default());
         let output = Output {
             out,
             dropped,
-            full: Arc::clone(&full),
+            lost: lost.clone(),
             writing: Arc::clone(&writing),
             waiting: Vec::new(),
             lines: 0,
-            unwritten: 0,
             told: 0,
         };
         let queue = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MOST_LINES).thread_name("log");
         let (lines, guard) = queue.finish(output);
-        full.get_or_init(|| lines.error_counter());
-        Self { lines, guard: Some(guard), writing }
+        lost.full.get_or_init(|| lines.error_counter());
+        Self { lines, guard: Some(guard), writing, lost }
+    }
+
+    /// The lines that were lost.
+    pub(super) fn lost(&self) -> Lost {
+        self.lost.clone()
     }
 
     /// Where lines go.
@@ -77,16 +101,13 @@ impl Drop for Log {
 struct Output<W> {
     out: W,
     dropped: fn(usize) -> String,
-    /// Lines that found the queue full.
-    full: Arc<OnceLock<ErrorCounter>>,
+    lost: Lost,
     /// Locked during a write.
     writing: Arc<Mutex<()>>,
     /// The next write.
     waiting: Vec<u8>,
     /// How many lines it has.
     lines: usize,
-    /// Lines whose write failed.
-    unwritten: usize,
     /// Lines that were lost and said to be.
     told: usize,
 }
@@ -97,9 +118,9 @@ impl<W: Write> Output<W> {
         let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = mem::take(&mut self.lines);
         if self.out.write_all(&self.waiting).is_err() {
-            self.unwritten += lines;
+            self.lost.unwritten.fetch_add(lines, Relaxed);
         } else {
-            let lost = self.unwritten + self.full.get().map_or(0, ErrorCounter::dropped_lines);
+            let lost = self.lost.number();
             if lost > self.told {
                 let line = (self.dropped)(lost - self.told) + "\n";
                 if self.out.write_all(line.as_bytes()).is_ok() {
@@ -162,11 +183,10 @@ mod tests {
         Output {
             out: terminal.clone(),
             dropped: |number| format!("{number} lost"),
-            full: Arc::default(),
+            lost: Lost::default(),
             writing: Arc::default(),
             waiting: Vec::new(),
             lines: 0,
-            unwritten: 0,
             told: 0,
         }
     }

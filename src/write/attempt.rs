@@ -8,10 +8,11 @@ use std::{
     collections::{HashSet, VecDeque},
     panic::AssertUnwindSafe,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt as _;
+use prometheus_client::metrics::counter::Counter;
 use sea_orm::{DbBackend, Iterable as _};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit},
@@ -28,6 +29,7 @@ use crate::{
         profile_identifier, write_request,
     },
     error::{Error, Result},
+    metrics::METRICS,
     profile::{
         change::{Author, Change, Edit, Target, Written},
         erase::Erased,
@@ -205,7 +207,8 @@ impl Worker {
                 Err(error @ (Error::OutcomeUnknown(_) | Error::DatabaseUnavailable(_))) => decided.fail(error),
                 // With a claim it may be a repeat whose first call was faster.
                 Err(error) if error.is_in_use() && alone && !claims => decided.fail(error),
-                Ok(false) | Err(_) => self.try_locked(decided),
+                Ok(false) => self.try_locked(decided, &METRICS.conflicts.row),
+                Err(_) => self.try_locked(decided, &METRICS.conflicts.statement),
             }
         }
         vec![later]
@@ -218,12 +221,12 @@ impl Worker {
     }
 
     /// Hands a change that another write was in the way of to the workers that lock its profile.
-    fn try_locked(&self, decided: Decided) {
+    fn try_locked(&self, decided: Decided, conflicts: &Counter) {
         let Decided { running: Running { mut pending, permit }, profile_id, result: _, depends_on: _ } = decided;
         drop(permit); // a change that waits does not hold it
-        pending.state.wait_for_others();
+        pending.state.wait_for_others(conflicts);
         pending.wait.iter_mut().for_each(Wait::begin_again);
-        pending.lane = Lane::Locked;
+        (pending.lane, pending.queued) = (Lane::Locked, Instant::now());
         pending.profile = profile_id;
         if let Err(pending) = self.queue.push(pending) {
             pending.answer(profile_id, Err(blocked()));
@@ -238,8 +241,9 @@ impl Worker {
                 let (overdue, again): (_, Vec<Running>) =
                     group.into_iter().partition(|running| running.pending.is_overdue());
                 for running in &again {
-                    running.pending.state.conflict();
+                    running.pending.state.conflict(&METRICS.conflicts.lock);
                 }
+                METRICS.conflicts.lock.inc_by(overdue.len() as u64);
                 fail(overdue, &Error::TransactionConflict { cause, retryable: true });
                 backoff().await;
                 return vec![again];
@@ -285,7 +289,7 @@ impl Worker {
                     if alone && !again {
                         decided.fail(error.clone());
                     } else {
-                        decided.running.pending.state.wait_for_others();
+                        decided.running.pending.state.wait_for_others(&METRICS.conflicts.statement);
                         left.push(vec![decided.running]);
                     }
                 }
@@ -378,7 +382,7 @@ impl Worker {
             let loaded = timeout(LOAD_TIMEOUT, load(&mut connection, group)).await;
             match loaded.map_err(|_| Error::DatabaseUnavailable("a load was not answered in time".to_owned()))? {
                 Ok(rows) => return Ok((connection, rows)),
-                Err(_) if connection.is_broken() => {}
+                Err(_) if connection.is_broken() => METRICS.database.retry(),
                 Err(error) => {
                     self.connection = Some(connection);
                     return Err(error);
@@ -402,7 +406,7 @@ impl Worker {
             });
             match loaded.await.map_err(|_| Error::DatabaseUnavailable("no lock came in time".to_owned()))? {
                 Ok(rows) => return Ok((connection, rows)),
-                Err(_) if connection.is_broken() => {}
+                Err(_) if connection.is_broken() => METRICS.database.retry(),
                 Err(error) => {
                     connection.rollback().await;
                     self.connection = Some(connection);
@@ -456,7 +460,7 @@ fn decide(rows: Rows, running: Vec<Running>) -> (Saving, Vec<Decided>, Vec<Runni
             Step::Decided { result: Err(Error::TransactionConflict { retryable: true, .. }), .. }
                 if !running.pending.is_overdue() =>
             {
-                state.wait_for_others();
+                state.wait_for_others(&METRICS.conflicts.row);
                 later.push(running);
             }
             Step::Decided { profile_id, result, depends_on: Dependency::Nothing } => running.answer(profile_id, result),

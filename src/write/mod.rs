@@ -12,10 +12,11 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU8, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant as StdInstant},
 };
 
 use chrono::{DateTime, Utc};
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, oneshot},
     time::{Instant, timeout},
@@ -25,6 +26,7 @@ use uuid::Uuid;
 
 use crate::{
     error::{Error, Result},
+    metrics::METRICS,
     profile::{
         change::{Author, Change, Edit, Written},
         group::target_profile,
@@ -62,7 +64,7 @@ impl Writer {
     /// A writer with its workers, which end with it. What they have begun is tracked by `tasks`, and `saved` is told of
     /// each change that they have saved.
     pub fn new(store: &Store, saved: &Arc<Notify>, tasks: &TaskTracker) -> Self {
-        let (sender, queue) = Queue::new();
+        let (sender, queue) = Queue::new(&METRICS.queues.writes);
         let workers = store.writers();
         let locked = if workers.locked == 0 { Lane::Groups } else { Lane::Locked };
         for (lane, number) in [(Lane::Groups, workers.groups), (Lane::Locked, workers.locked)] {
@@ -89,6 +91,7 @@ impl Writer {
             change,
             now,
             since: Instant::now(),
+            queued: StdInstant::now(),
             wait: Wait::begin(),
             permit: Arc::downgrade(&permit.0),
             state: Arc::clone(&state),
@@ -113,6 +116,7 @@ impl Writer {
 
 /// Why a change does not wait for its profile: somebody else has locked it.
 fn blocked() -> Error {
+    METRICS.conflicts.row.inc();
     Error::TransactionConflict { cause: "the profile is locked by other writes".to_owned(), retryable: false }
 }
 
@@ -125,6 +129,8 @@ struct Pending {
     profile: Option<Uuid>,
     lane: Lane,
     since: Instant,
+    /// When it began to wait for a worker.
+    queued: StdInstant,
     /// Where its call is traced.
     wait: Option<Wait>,
     permit: Weak<OwnedSemaphorePermit>,
@@ -149,6 +155,10 @@ impl Item for Pending {
 
     fn lane(&self) -> Lane {
         self.lane
+    }
+
+    fn since(&self) -> StdInstant {
+        self.queued
     }
 
     fn is_abandoned(&self) -> bool {
@@ -192,13 +202,14 @@ impl SendState {
     }
 
     /// As `wait`, because another write was in its way.
-    fn wait_for_others(&self) {
-        self.conflict();
+    fn wait_for_others(&self, conflicts: &Counter) {
+        self.conflict(conflicts);
         self.wait();
     }
 
-    /// Another write was in the way.
-    fn conflict(&self) {
+    /// Another write was in the way, as is counted here.
+    fn conflict(&self, conflicts: &Counter) {
+        conflicts.inc();
         self.conflicted.store(true, SeqCst);
     }
 

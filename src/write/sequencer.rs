@@ -8,12 +8,13 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::FutureExt as _;
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     error::{Error, Result},
+    metrics::METRICS,
     read::feed::Heads,
     store::{
         Store,
@@ -28,13 +29,16 @@ const SPACING: Duration = Duration::from_millis(50);
 /// How often changes are looked for that this program has not saved.
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 
+/// How often the changes are counted that have no place yet.
+const COUNT_EVERY: Duration = Duration::from_secs(2);
+
 /// How long a step may take.
 const LONGEST_STEP: Duration = Duration::from_secs(3);
 
 /// Sequences until the token is cancelled. `saved` says that a change was saved here.
 pub fn start(store: Store, heads: Heads, saved: Arc<Notify>, tasks: &TaskTracker, stop: CancellationToken) {
     tasks.spawn(async move {
-        let mut failing = false;
+        let (mut failing, mut counted) = (false, None::<Instant>);
         while let Some(told) = stop.run_until_cancelled(is_told(&saved)).await {
             let stepped = AssertUnwindSafe(step(&store, told, &saved, &heads)).catch_unwind().await;
             match stepped.unwrap_or_else(|_| Err(Error::Internal("a step of the feed panicked".to_owned()))) {
@@ -43,6 +47,15 @@ pub fn start(store: Store, heads: Heads, saved: Arc<Notify>, tasks: &TaskTracker
                 Err(error) => {
                     failing = true;
                     tracing::warn!(?error, "changes cannot be put into the feed");
+                }
+            }
+            if counted.is_none_or(|counted| counted.elapsed() >= COUNT_EVERY) {
+                counted = Some(Instant::now());
+                match feed::pending(&store).await {
+                    Ok(number) => {
+                        METRICS.feed.pending.set(number);
+                    }
+                    Err(error) => tracing::debug!(?error, "the changes that wait for the feed cannot be counted"),
                 }
             }
             let _ = stop.run_until_cancelled(sleep(SPACING)).await;

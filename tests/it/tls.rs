@@ -37,7 +37,7 @@ struct Encrypted {
 
 impl Encrypted {
     fn start() -> Self {
-        Self::with(&[])
+        Self::with(&["--metrics-listen", "127.0.0.1:0"])
     }
 
     fn with(more: &[&str]) -> Self {
@@ -69,6 +69,11 @@ impl Encrypted {
         }
     }
 
+    /// A metric of the service's own.
+    async fn metric(&self, name: &str) -> f64 {
+        self.service.scrape().await.samples[&format!("profile_service_{name}")]
+    }
+
     /// The certificate that a new connection is shown.
     async fn shown(&self) -> Vec<u8> {
         let stream = self.client(None).connect(&self.service.address).await.expect("a handshake");
@@ -96,6 +101,8 @@ async fn calls_are_made_over_tls_and_a_peer_without_it_is_told_in_the_log() {
     let mut answer = Vec::new();
     let _ = timeout(Duration::from_secs(5), plain.read_to_end(&mut answer)).await.expect("an end");
     assert!(answer.len() < 10, "an alert at the most: {answer:?}");
+    let counted = async || encrypted.metric(r#"connections_ended_total{end="no_tls"}"#).await;
+    until("it is counted", async || counted().await > 0.0).await;
 
     encrypted.service.signal("TERM");
     drop(north);
@@ -126,7 +133,7 @@ async fn who_must_have_a_certificate_is_refused_without_a_good_one_and_its_name_
         let (mut encrypted, clients) = Encrypted::asking(mode);
         let billing = clients.issue("spiffe://north/ns/shop/sa/billing");
         let stranger = Authority::new("clients").issue("spiffe://north/ns/shop/sa/billing");
-        let expired = clients.issue_until("spiffe://north/ns/shop/sa/billing", 2020);
+        let expired = clients.issue_for("spiffe://north/ns/shop/sa/billing", -1);
         assert_eq!(encrypted.serves(None).await, without, "{mode}");
         assert!(encrypted.serves(Some(&billing)).await, "{mode}");
         assert!(!encrypted.serves(Some(&stranger)).await, "{mode}");
@@ -181,7 +188,7 @@ async fn what_is_half_configured_or_cannot_be_used_is_refused_at_the_start() {
     let half = &good.certificate[..good.certificate.len() / 2];
     for (name, text) in [
         ("other.key", other.key.as_str()),
-        ("expired", &authority.issue_until(SERVER, 2020).certificate),
+        ("expired", &authority.issue_for(SERVER, -1).certificate),
         ("half", half),
         ("ca", &authority.pem()),
         ("empty", ""),
@@ -207,7 +214,7 @@ async fn what_is_half_configured_or_cannot_be_used_is_refused_at_the_start() {
         (vec!["--tls-cert", &key, "--tls-key", &key], 1, "key has no certificate in PEM"),
         (vec!["--tls-cert", &cert, "--tls-key", &cert], 1, "cert has no private key in PEM"),
         (vec!["--tls-cert", &cert, "--tls-key", &other_key], 1, "other.key is not that of the certificate of "),
-        (vec!["--tls-cert", &expired, "--tls-key", &key], 1, "expired has expired, on 2020-01-01T00:00:00+00:00"),
+        (vec!["--tls-cert", &expired, "--tls-key", &key], 1, "expired has expired, on 20"),
         (asking(&empty), 1, "empty has no certificate in PEM"),
         (asking(&none), 1, "none: No such file or directory"),
     ] {
@@ -308,7 +315,7 @@ async fn new_files_are_taken_over_without_the_loss_of_a_call_and_bad_ones_are_no
     };
     let mut shown = HashSet::from([first.clone()]);
 
-    let good = encrypted.authority.issue(SERVER);
+    let good = encrypted.authority.issue_for(SERVER, 90);
     for (file, bad) in [("key", "no key"), ("cert", &good.certificate[..100]), ("cert", &good.certificate)] {
         encrypted.files.write(file, bad);
         let before = encrypted.service.count("cannot be used");
@@ -319,9 +326,14 @@ async fn new_files_are_taken_over_without_the_loss_of_a_call_and_bad_ones_are_no
         .await;
         assert_eq!(encrypted.shown().await, first, "those of before");
     }
+    let failed = encrypted.metric("tls_reload_failures_total").await;
+    assert!(failed >= 3.0, "{failed}");
+    let end = encrypted.metric(r#"tls_certificate_expiry_timestamp_seconds{of="server"}"#).await;
 
     encrypted.files.put(&good);
     until("they are taken over", async || shown.insert(encrypted.shown().await)).await;
+    let sooner = encrypted.metric(r#"tls_certificate_expiry_timestamp_seconds{of="server"}"#).await;
+    assert!(sooner < end, "{sooner} {end}");
     assert!(!calls.is_finished(), "no call has failed");
     calls.abort();
     assert!(is_serving(channel).await, "no connection was dropped");

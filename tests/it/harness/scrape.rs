@@ -38,7 +38,7 @@ impl Scrape {
                 match keyword {
                     "HELP" => assert!(rest.len() > 5, "no help: {line}"),
                     "TYPE" => {
-                        assert!(["counter", "gauge", "histogram", "info"].contains(&rest), "{line}");
+                        assert!(["counter", "gauge", "histogram"].contains(&rest), "{line}");
                         families.insert(family.clone(), rest.to_owned());
                     }
                     _ => panic!("{line}"),
@@ -52,7 +52,6 @@ impl Scrape {
             let suffixes = match kind.as_str() {
                 "counter" => &["_total"][..],
                 "histogram" => &["_sum", "_count", "_bucket"],
-                "info" => &["_info"],
                 _ => &[""],
             };
             assert!(suffixes.contains(&suffix), "{line}");

@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::PathBuf, sync::Arc};
 
+use chrono::{Datelike as _, TimeDelta, Utc};
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use tempfile::TempDir;
@@ -32,20 +33,22 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
     }
 
-    /// A certificate for this name, a URI or a host, until this year.
-    pub fn issue_until(&self, name: &str, year: i32) -> Identity {
+    /// A certificate for this name, a URI or a host, that ends so many days from now.
+    pub fn issue_for(&self, name: &str, days: i64) -> Identity {
         let mut params = CertificateParams::default();
         let uri = || SanType::URI(name.try_into().expect("ASCII"));
         let host = || SanType::DnsName(name.try_into().expect("ASCII"));
         params.subject_alt_names = vec![if name.contains("://") { uri() } else { host() }];
-        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let end = (Utc::now() + TimeDelta::days(days)).date_naive();
+        let [month, day] = [end.month(), end.day()].map(|part| u8::try_from(part).expect("a date"));
+        params.not_after = rcgen::date_time_ymd(end.year(), month, day);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         Identity { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
     pub fn issue(&self, name: &str) -> Identity {
-        self.issue_until(name, 2100)
+        self.issue_for(name, 3650)
     }
 
     pub fn pem(&self) -> String {
