@@ -225,7 +225,10 @@ class Cluster:
 
     def until_synchronous(self) -> float:
         """Waits until the standby is synchronous."""
-        return until("the standby is synchronous", lambda: any(node.answers("/synchronous") for node in self.nodes), REWIND)
+        def is_synchronous() -> bool:
+            return any(node.answers("/synchronous") for node in self.nodes)
+
+        return until("the standby is synchronous", is_synchronous, REWIND)
 
     def switch_over(self) -> None:
         """Asks Patroni to swap the nodes' roles."""
