@@ -29,16 +29,18 @@ MEASURES = {
 }
 
 
-def compare(bench: Bench, programs: dict[str, Path], names: list[str], size: int) -> list[str]:
-    """The lines of the report: the first program and its ratio to the second, each with databases of its own."""
+def compare(bench: Bench, programs: dict[str, Path], names: list[str], size: int, operated: bool = False) -> list[str]:
+    """The lines of the report: the first program, whose metrics and traces are on where it is operated, and its ratio to
+    the second, each with databases of its own."""
+    environments = [bench.operated() if operated else {}, {}]
     for number, (side, program) in enumerate(programs.items()):
         used = {MEASURES[name].on for name in names}
         if "PostgreSQL" in used:
             database = people.fill(bench.postgres, program, f"against{number}", size, bench.directory)
-            bench.serve(f"{side}, PostgreSQL", program, database)
+            bench.serve(f"{side}, PostgreSQL", program, database, **environments[number])
         if "SQLite" in used:
             database = people.fill_sqlite(program, f"against{number}", size, bench.directory)
-            bench.serve(f"{side}, SQLite", program, database)
+            bench.serve(f"{side}, SQLite", program, database, **environments[number])
 
     def run(side: str, measure: Measure):
         return lambda _: bench.load(f"{side}, {measure.on}", measure.call, in_flight=measure.in_flight)
@@ -46,10 +48,12 @@ def compare(bench: Bench, programs: dict[str, Path], names: list[str], size: int
     results = bench.rounds({f"{name}, {side}": run(side, MEASURES[name]) for name in names for side in programs})
     ours, theirs = programs
     lines = [f"| | | {ours} | {theirs} | ratio | spread |", "|" + "---|" * 6]
+    for run in [run for runs in results.values() for run in runs]:
+        run["cpu_us"] = run["service_us"] + run["postgres_us"]
     for name in names:
-        what, unit, form = MEASURES[name].what()
         one, other = f"{name}, {ours}", f"{name}, {theirs}"
-        ratio = ratios(results, what, one, other)
-        lines.append(f"| {name} | {unit} | {median(results[one], what, form)} | {median(results[other], what, form)}"
-                     f" | {statistics.median(ratio):.2f} | {spread(ratio):.0%} |")
+        for what, unit, form in MEASURES[name].what(), ("cpu_us", "CPU, us a call", ",.1f"):
+            ratio = ratios(results, what, one, other)
+            lines.append(f"| {name} | {unit} | {median(results[one], what, form)} | {median(results[other], what, form)}"
+                         f" | {statistics.median(ratio):.2f} | {spread(ratio):.0%} |")
     return lines

@@ -27,11 +27,12 @@ Results = dict[str, list[dict]]
 class Process:
     """A program that listens, with its log in a file: what a call costs includes its line in the log."""
 
-    def __init__(self, name: str, command: list[object], directory: Path) -> None:
+    def __init__(self, name: str, command: list[object], directory: Path, **environment: str) -> None:
         self.log = directory / f"{name}.log"
         self.log.unlink(missing_ok=True)
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([str(part) for part in command], cwd=directory, stderr=log)
+            self.process = subprocess.Popen([str(part) for part in command], cwd=directory, stderr=log,
+                                            env=os.environ | environment)
         self.address = self._listening()
 
     def _listening(self) -> str:
@@ -75,8 +76,16 @@ class Bench:
         self.processes: dict[str, Process] = {}
         self.databases: dict[str, Database] = {}
 
-    def serve(self, name: str, program: Path, database: Database) -> None:
-        self._start(name, database, program, "serve", "--listen", "127.0.0.1:0", "--database-url", database.url)
+    def serve(self, name: str, program: Path, database: Database, **environment: str) -> None:
+        self._start(name, database, program, "serve", "--listen", "127.0.0.1:0", "--database-url", database.url,
+                    **environment)
+
+    def operated(self) -> dict[str, str]:
+        """The settings of a service whose metrics and traces are on, the latter of 1% of its calls."""
+        self.processes["collector"] = Process("collector", [self.tools, "collector"], self.directory)
+        endpoint = f"http://{self.processes['collector'].address}"
+        return {"PROFILE_METRICS_LISTEN": "127.0.0.1:0", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+                "OTEL_TRACES_SAMPLER_ARG": "0.01", "OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
 
     def compare(self, name: str, database: Database) -> None:
         """Serves something to compare the service with."""
@@ -88,8 +97,8 @@ class Bench:
         self.processes["proxy"] = Process("proxy", command, self.directory)
         return self.processes["proxy"].address
 
-    def _start(self, name: str, database: Database, *command: object) -> None:
-        self.processes[name] = Process(name, list(command), self.directory)
+    def _start(self, name: str, database: Database, *command: object, **environment: str) -> None:
+        self.processes[name] = Process(name, list(command), self.directory, **environment)
         self.databases[name] = database
 
     def stop(self) -> None:

@@ -1,5 +1,6 @@
 //! The tools of `scripts/bench`: a load, servers to compare with, and a way to PostgreSQL that takes longer.
 
+mod collector;
 mod load;
 mod proxy;
 mod servers;
@@ -20,6 +21,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Serves what the service is compared with.
     Serve(servers::ServeArgs),
+    /// Takes traces.
+    Collector,
     /// Stands before PostgreSQL as a network would.
     Proxy(proxy::ProxyArgs),
 }
@@ -28,6 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match Command::parse() {
         Command::Load(args) => load::run(&args)?,
         Command::Serve(args) => servers::run(args)?,
+        Command::Collector => collector::run()?,
         Command::Proxy(args) => proxy::run(&args)?,
     }
     std::io::stdout().flush()?;

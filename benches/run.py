@@ -30,7 +30,8 @@ def main() -> None:
     bench = Bench(args.tools, postgres, directory, seconds=seconds, rounds=args.rounds, warm_up=0 if args.quick else 1)
     try:
         if args.against:
-            lines = against.compare(bench, {"this": args.program, args.against: args.other}, args.only, people)
+            lines = against.compare(bench, {"this": args.program, args.against: args.other}, args.only, people,
+                                    args.operated)
         else:
             lines = goals.lines(measure(bench, args.program, people, 1 if args.quick else MIXED_SECONDS))
             if args.quick:  # --against too, with nothing to build
@@ -50,6 +51,8 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="a debug build, and as little as shows that all works")
     parser.add_argument("--against", metavar="REV", help="measure another revision beside this one; writes nothing")
+    parser.add_argument("--operated", action="store_true",
+                        help="with --against: metrics are on in this one, and traces of 1%% of the calls")
     parser.add_argument("--only", metavar="NAME[,NAME]", type=lambda names: names.split(","),
                         help=f"what to measure with --against, of {','.join(against.MEASURES)}")
     parser.add_argument("--rounds", metavar="N", type=int, help="rounds that count (5)")
@@ -58,8 +61,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--url", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.rounds = args.rounds or (1 if args.quick else 5)
-    if args.only and not args.against:
-        parser.error("--only goes with --against")
+    if (args.only or args.operated) and not args.against:
+        parser.error("--only and --operated go with --against")
     args.only = args.only or list(against.MEASURES)
     if unknown := set(args.only) - set(against.MEASURES):
         parser.error(f"--only does not know {', '.join(sorted(unknown))}")

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use prometheus_client::metrics::counter::Counter;
-use sea_orm::{DbBackend, Iterable as _};
+use sea_orm::DbBackend;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit},
     time::{sleep, timeout},
@@ -21,20 +21,18 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::{Pending, blocked};
+use super::{
+    Pending, blocked,
+    load::{self, Wanted},
+};
 use crate::{
-    entity::{
-        profile::Column,
-        profile_case::{self, Status},
-        profile_identifier, write_request,
-    },
+    entity::write_request,
     error::{Error, Result},
     metrics::METRICS,
     profile::{
-        change::{Author, Change, Edit, Target, Written},
+        change::{Author, Change, Target, Written},
         erase::Erased,
-        group::{Dependency, Group, Revised, Rows, Saving, Step, target_profile, wanted_addresses},
-        policy,
+        group::{Dependency, Group, Revised, Rows, Saving, Step},
     },
     queue::{Item as _, Lane, Queue, Taken},
     store::{self, KEPT, PinnedConnection, Store, failure::uncommitted},
@@ -377,9 +375,14 @@ impl Worker {
 
     /// Loads what a group needs to be decided, from a connection that works.
     async fn load(&mut self, group: &[Running]) -> Result<(PinnedConnection, Rows)> {
+        let wanted = Wanted::of(group.iter().map(Running::change));
+        let lone = match group {
+            [alone] => Some(&alone.pending.change),
+            _ => None,
+        };
         for _ in 0..BROKEN_CONNECTIONS {
             let mut connection = self.connection().await?;
-            let loaded = timeout(LOAD_TIMEOUT, load(&mut connection, group)).await;
+            let loaded = timeout(LOAD_TIMEOUT, load::load(&mut connection, &wanted, lone)).await;
             match loaded.map_err(|_| Error::DatabaseUnavailable("a load was not answered in time".to_owned()))? {
                 Ok(rows) => return Ok((connection, rows)),
                 Err(_) if connection.is_broken() => METRICS.database.retry(),
@@ -394,15 +397,12 @@ impl Worker {
 
     /// As `load`, in a transaction and with the group's rows locked.
     async fn load_locked(&mut self, group: &[Running]) -> Result<(PinnedConnection, Rows)> {
+        let wanted = Wanted::of(group.iter().map(Running::change));
         for _ in 0..BROKEN_CONNECTIONS {
             let mut connection = self.connection().await?;
             let loaded = timeout(self.store.write_timeout(), async {
                 connection.begin().await?;
-                self.waiting_for_the_lock(
-                    group,
-                    load_in_transaction(&mut connection, Wanted::of(group.iter().map(Running::change))),
-                )
-                .await
+                self.waiting_for_the_lock(group, load::load_locked(&mut connection, &wanted)).await
             });
             match loaded.await.map_err(|_| Error::DatabaseUnavailable("no lock came in time".to_owned()))? {
                 Ok(rows) => return Ok((connection, rows)),
@@ -470,132 +470,6 @@ fn decide(rows: Rows, running: Vec<Running>) -> (Saving, Vec<Decided>, Vec<Runni
         }
     }
     (group.into_saving(), decided, later)
-}
-
-/// Loads what a group needs to be decided, without a lock. A lone change leaves to the unique indexes what only itself can
-/// suffer from.
-async fn load(connection: &mut PinnedConnection, group: &[Running]) -> Result<Rows> {
-    let mut rows = Rows::default();
-    let wanted = Wanted::of(group.iter().map(Running::change));
-    if !(wanted.ids.is_empty() && wanted.emails.is_empty()) {
-        rows.profiles = store::profile::load(connection, &wanted.ids, &wanted.emails).await?;
-    }
-    match group {
-        [Running { pending, .. }] if !pending.change.validate_only => {
-            if matches!(pending.change.target, Target::New(_)) {
-                return Ok(rows);
-            }
-        }
-        _ => load_owners(connection, &wanted, &[], &mut rows).await?,
-    }
-    load_claims(connection, &wanted, &mut rows).await?;
-    Ok(rows)
-}
-
-/// Loads what a group needs to be decided, with its profiles locked.
-pub(super) async fn load_in_transaction(connection: &mut PinnedConnection, wanted: Wanted) -> Result<Rows> {
-    let profiles = store::profile::lock(connection, &wanted.organizations, &wanted.ids, &wanted.emails).await?;
-    let mut rows = Rows { profiles, ..Rows::default() };
-    // A row of another organization was not loaded, since it must not be locked.
-    let foreign = if connection.backend() == DbBackend::Postgres { wanted.emails.as_slice() } else { &[] };
-    load_owners(connection, &wanted, foreign, &mut rows).await?;
-    if !wanted.cases.is_empty() {
-        let locking: Vec<_> = Status::iter().filter(|status| policy::locks(*status)).collect();
-        rows.cases = store::case::load(connection, &wanted.cases).await?;
-        rows.locked_elsewhere =
-            store::case::in_status_besides(connection, &wanted.ids, &locking, &wanted.cases).await?;
-    }
-    load_claims(connection, &wanted, &mut rows).await?;
-    if !wanted.erased.is_empty() {
-        rows.erasures = store::erasure::load(connection, &wanted.erased).await?;
-    }
-    Ok(rows)
-}
-
-/// Loads who has the addresses that the group sets and the identifiers that it adds, and these e-mails.
-async fn load_owners(
-    connection: &mut PinnedConnection,
-    wanted: &Wanted,
-    emails: &[String],
-    rows: &mut Rows,
-) -> Result<()> {
-    let Wanted { set_emails, set_phone_numbers, added_identifiers, .. } = wanted;
-    let emails = [emails, set_emails].concat();
-    if !(emails.is_empty() && set_phone_numbers.is_empty()) {
-        let owners = store::profile::owners(connection, &emails, set_phone_numbers).await?;
-        rows.owners.extend(owners);
-    }
-    if !added_identifiers.is_empty() {
-        rows.identifiers = store::identifier::load(connection, added_identifiers).await?;
-    }
-    Ok(())
-}
-
-/// Loads the claims last, with the profiles that repeats answer: so a repeat that reads what its first call has changed
-/// finds that call's claim.
-async fn load_claims(connection: &mut PinnedConnection, wanted: &Wanted, rows: &mut Rows) -> Result<()> {
-    if wanted.claims.is_empty() {
-        return Ok(());
-    }
-    rows.claims = store::request::load(connection, &wanted.claims).await?;
-    let repeated: Vec<_> = rows.claims.iter().filter_map(|claim| claim.profile_id).collect();
-    if !repeated.is_empty() {
-        // Also those that are there: they may have been loaded before the first call has changed them.
-        rows.profiles.retain(|profile| !repeated.contains(&profile.id));
-        rows.profiles.extend(store::profile::load(connection, &repeated, &[]).await?);
-    }
-    Ok(())
-}
-
-/// What a group needs to know.
-#[derive(Default)]
-pub(super) struct Wanted {
-    organizations: Vec<Uuid>,
-    ids: Vec<Uuid>,
-    /// The e-mails that say whose profiles are changed.
-    emails: Vec<String>,
-    /// What the changes set: each has one owner.
-    set_emails: Vec<String>,
-    set_phone_numbers: Vec<String>,
-    added_identifiers: Vec<profile_identifier::Key>,
-    claims: Vec<write_request::Key>,
-    cases: Vec<profile_case::Key>,
-    /// The profiles that are to be erased.
-    erased: Vec<Uuid>,
-}
-
-impl Wanted {
-    pub(super) fn of<'a>(changes: impl Iterator<Item = (&'a Author, &'a Change)>) -> Self {
-        let mut wanted = Self::default();
-        for (author, change) in changes {
-            let organization = author.organization_id;
-            wanted.organizations.push(organization);
-            match &change.target {
-                Target::New(_) => {}
-                Target::Id(id) => wanted.ids.push(*id),
-                Target::Email { email, sent: _ } => wanted.emails.push(email.clone()),
-            }
-            for (column, text) in wanted_addresses(change) {
-                match column {
-                    Column::Email => wanted.set_emails.push(text.to_owned()),
-                    _ => wanted.set_phone_numbers.push(text.to_owned()),
-                }
-            }
-            let added = change.edit.added().iter();
-            wanted.added_identifiers.extend(added.map(|identifier| identifier.key(organization)));
-            wanted.claims.extend(change.claim_key(author));
-            match &change.edit {
-                Edit::Set { .. } | Edit::Remove(_) => {}
-                Edit::Case(report) => wanted.cases.push(report.key()),
-                Edit::Erase(_) => wanted.erased.extend(target_profile(change)),
-            }
-        }
-        wanted.organizations.sort_unstable();
-        wanted.organizations.dedup();
-        wanted.ids.sort_unstable();
-        wanted.ids.dedup();
-        wanted
-    }
 }
 
 /// The rows of profiles as the store takes them.

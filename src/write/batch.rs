@@ -4,7 +4,10 @@ use chrono::{DateTime, Utc};
 use sea_orm::{DbBackend, Statement};
 use tokio::time::{error::Elapsed, timeout};
 
-use super::attempt::{Wanted, load_in_transaction, rows};
+use super::{
+    attempt::rows,
+    load::{self, Wanted},
+};
 pub use crate::profile::group::Rows;
 use crate::{
     error::{Error, Result},
@@ -46,7 +49,7 @@ impl Batch {
     /// Loads what the changes need to be decided, with the rows of their profiles locked.
     pub async fn load(&mut self, author: &Author, changes: &[Change]) -> Result<Rows> {
         let wanted = Wanted::of(changes.iter().map(|change| (author, change)));
-        timeout(self.store.write_timeout(), load_in_transaction(&mut self.connection, wanted)).await.map_err(late)?
+        timeout(self.store.write_timeout(), load::load_locked(&mut self.connection, &wanted)).await.map_err(late)?
     }
 
     /// Decides changes in their order, on what was loaded for them, and saves what they leave. New profiles need nothing to

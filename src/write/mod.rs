@@ -5,6 +5,7 @@
 
 mod attempt;
 pub mod batch;
+mod load;
 pub mod sequencer;
 
 use std::{

@@ -4,7 +4,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::Stdio,
+    process::{Child, Stdio},
 };
 
 use prost::Message as _;
@@ -171,8 +171,8 @@ async fn lines_of_the_log_that_are_lost_are_counted() {
     let database = Database::create();
     let mut command = program(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
     command.env("PROFILE_DATABASE_URL", database.url()).env("RUST_LOG", "debug").stderr(Stdio::piped());
-    let mut child = command.spawn().expect("a program");
-    let mut log = BufReader::new(child.stderr.take().expect("its log")).lines();
+    let mut child = Killed(command.spawn().expect("a program"));
+    let mut log = BufReader::new(child.0.stderr.take().expect("its log")).lines();
     let metrics = log.find_map(|line| {
         let line: Json = serde_json::from_str(&line.ok()?).ok()?;
         (line["message"] == "metrics").then(|| line["address"].as_str().map(str::to_owned))?
@@ -184,6 +184,14 @@ async fn lines_of_the_log_that_are_lost_are_counted() {
     assert_eq!(lost().await, 0.0);
     drop(log); // nobody reads it any more
     until("lines are lost", async || lost().await > 0.0).await;
-    child.kill().expect("a program that runs");
-    child.wait().expect("its end");
+}
+
+/// A program that ends with its owner.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

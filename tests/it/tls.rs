@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    process::Output,
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
@@ -249,7 +249,9 @@ fn plain_text_beyond_this_machine_is_refused_unless_it_is_wanted() {
 /// Runs the service where it cannot start.
 fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> (Output, String) {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut command = program(["serve"]);
+    // One that serves all the same is ended, with 124.
+    let mut command = Command::new("timeout");
+    command.arg("20").arg(program([]).get_program()).arg("serve").env_remove("RUST_LOG");
     command.args(arguments).envs(environment.iter().copied()).current_dir(directory.path());
     let output = command.output().expect("a program");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

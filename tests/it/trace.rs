@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use opentelemetry_proto::tonic::trace::v1::{Span, Status, span::SpanKind, status::StatusCode};
 use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 
@@ -54,10 +54,7 @@ async fn a_callers_trace_goes_on_with_the_call_its_wait_and_its_save_and_has_not
         assert_eq!(said("rpc.system.name").as_deref(), Some("grpc"));
         assert_eq!(said("rpc.method").as_deref(), Some(span.name.as_str()));
         assert_eq!(said("rpc.response.status_code").as_deref(), Some(code));
-        assert_eq!(
-            (span.attributes.len(), span.status.as_ref().map(|status| status.code())),
-            (3, Some(StatusCode::Unset))
-        );
+        assert_eq!((span.attributes.len(), span.status.as_ref().map(Status::code)), (3, Some(StatusCode::Unset)));
         let waits: Vec<_> =
             spans.iter().filter(|wait| wait.name == WAIT && wait.parent_span_id == span.span_id).collect();
         assert_eq!(waits.len(), 1, "{}", span.name);

@@ -20,6 +20,7 @@ from pathlib import Path
 
 PACKAGES = "patroni python3-etcd etcd-server haproxy pgbouncer postgresql"
 PATIENCE = 60  # seconds for anything to come about
+REWIND = 180  # seconds that Patroni may take to bring a node back whose writes no standby has
 PG_HBA = ["local all all trust", "host all all 127.0.0.1/32 trust", "host replication all 127.0.0.1/32 trust"]
 
 HAPROXY = """
@@ -224,7 +225,10 @@ class Cluster:
 
     def until_synchronous(self) -> float:
         """Waits until the standby is synchronous."""
-        return until("the standby is synchronous", lambda: any(node.answers("/synchronous") for node in self.nodes))
+        def is_synchronous() -> bool:
+            return any(node.answers("/synchronous") for node in self.nodes)
+
+        return until("the standby is synchronous", is_synchronous, REWIND)
 
     def switch_over(self) -> None:
         """Asks Patroni to swap the nodes' roles."""
