@@ -161,7 +161,7 @@ async fn a_target_that_is_not_empty_is_left_as_it_is() {
     people_with_a_past(&from).await;
     let to = Database::create();
     copied(&from, &to).expect("a copy");
-    to.execute("DELETE FROM seaql_migrations WHERE version LIKE 'm20261126%'").await;
+    to.execute("DELETE FROM seaql_migrations WHERE version NOT LIKE 'm20261122%'").await;
     let refused = copied(&from, &to).expect_err("it is not empty");
     assert!(refused.contains("is not empty, see its table api_key"), "{refused}");
     assert_eq!(to.number("SELECT COUNT(*) AS number FROM seaql_migrations").await, 1);
