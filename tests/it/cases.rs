@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::harness::{Client, Database, Failure, Service, client, until};
+use crate::harness::{Client, Database, Failure, Service, client, rounds, until};
 
 const LOCKING: [&str; 5] = ["ASSIGNED", "IN_PROGRESS", "APPROVED", "REJECTED", "NO_DECISION"];
 const DEMOGRAPHICS: [&str; 4] = ["first_name", "last_name", "dob", "gender"];
@@ -235,7 +235,7 @@ async fn a_write_that_began_before_the_report_changes_nothing_after_its_acknowle
     for lane in 0..8 {
         let (north, other) = (north.clone(), other.clone());
         lanes.spawn(async move {
-            for round in 0..125 {
+            for round in 0..rounds(200) / 8 {
                 let ada = north.person(json!({})).await;
                 let writes = [&north, &other].map(|client| {
                     let (client, ada) = (client.clone(), ada.clone());

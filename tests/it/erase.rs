@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::harness::{Client, Messages, Outcome, client};
+use crate::harness::{Client, Messages, Outcome, client, rounds};
 
 const CREATE: &str = "ProfileService/CreateProfile";
 const PATCH: &str = "ProfileService/PatchProfile";
@@ -157,13 +157,10 @@ async fn a_late_repeat_brings_nobody_back_and_a_repeat_of_the_erasure_answers_th
     assert_eq!(north.changes(&ada).await.len(), 4);
 }
 
-/// Rounds of a race.
-const ROUNDS: usize = 100;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_that_race_with_the_erasure_leave_nothing_behind_it() {
     let (service, north) = client().await;
-    for round in 0..ROUNDS {
+    for round in 0..rounds(25) {
         let ada = north.person(json!({ "email": format!("{round}@example.com") })).await;
         let writes = (0..4).map(|write| {
             let (north, ada) = (north.clone(), ada.clone());

@@ -219,7 +219,7 @@ async fn a_file_with_anything_else_erases_nobody() {
 }
 
 /// How many people are erased from a file.
-const FROM_A_FILE: usize = 400;
+const FROM_A_FILE: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_holds_no_erased_person_once_it_is_compacted_and_hardly_any_before() {

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::harness::{Client, Service, client};
+use crate::harness::{Client, Service, client, rounds};
 
 const CREATE: &str = "ProfileService/CreateProfile";
 const LOOK_UP: &str = "ProfileQueryService/LookUpProfile";
@@ -273,16 +273,15 @@ async fn many_people_with_as_many_identifiers_as_there_may_be_are_stored_togethe
     everybody_has_what_is_stored(&service).await;
 }
 
-/// Creates and adds race for one pair. `scripts/prove identifiers` makes it 1,000 rounds.
+/// Creates and adds race for one pair. `scripts/prove races` makes it 1,000 rounds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_64_callers_who_want_one_pair_exactly_one_gets_it() {
     let (service, north) = client().await;
-    let rounds = std::env::var("PROFILE_TEST_ROUNDS").map_or(20, |rounds| rounds.parse().expect("a number"));
     let mut people = Vec::new();
     for _ in 0..32 {
         people.push(north.person(json!({})).await);
     }
-    for round in 0..rounds {
+    for round in 0..rounds(20) {
         let value = round.to_string();
         let mut callers = JoinSet::new();
         for caller in 0..64 {

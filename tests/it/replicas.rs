@@ -64,7 +64,7 @@ async fn one_may_be_killed_or_restarted_and_nothing_is_lost() {
 }
 
 /// How many people are looked for, unless `PROFILE_TEST_WRITES` says it.
-const WRITES: usize = 250;
+const WRITES: usize = 100;
 
 /// Who looks at once.
 const WRITERS: usize = 8;

@@ -1,6 +1,7 @@
 //! The real program on port 0 with a database of its own, and clients that speak JSON through the descriptors.
 
 use std::{
+    env,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -36,6 +37,11 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     while !holds().await {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
     }
+}
+
+/// How many rounds of a race there are: `PROFILE_TEST_ROUNDS`, or so many.
+pub fn rounds(usual: usize) -> usize {
+    env::var("PROFILE_TEST_ROUNDS").map_or(usual, |rounds| rounds.parse().expect("a number"))
 }
 
 /// Added to a count of successes, it tells those who count to end.
