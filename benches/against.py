@@ -23,7 +23,7 @@ class Measure:
 
 
 MEASURES = {
-    **{call: Measure(call) for call in ("get", "create", "patch", "update")},
+    **{call: Measure(call) for call in ("get", "look-up", "create", "patch", "update")},
     **{f"lone-{call}": Measure(call, in_flight=1) for call in ("create", "patch")},
     **{f"sqlite-{call}": Measure(call, on="SQLite") for call in ("get", "create", "patch", "update")},
 }
