@@ -136,8 +136,8 @@ async def main() -> None:
                 played = await play(arguments.program, database, environments, MIX, operations, 1, jumps(clock))
             finally:
                 database.close()
-        print(f"{database.name}, an hour back, a day ahead: {played.figures()}; {len(played.violations)} violations")
-        for violation in played.violations[:10]:
+        print(f"{database.name}, an hour back, a day ahead: {played.figures()}")
+        for violation in played.examples():
             print(f"FAILED {violation}")
         failed += bool(played.violations)
     print(f"{1 + bool(arguments.url) - failed} passed, {failed} failed")

@@ -46,8 +46,8 @@ async def main() -> None:
             played = await play(arguments.program, database, [{}], MIX, operations, 1, killing)
         finally:
             database.close()
-        print(f"{database.name}, {kills} kills: {played.figures()}; {len(played.violations)} violations")
-        for violation in played.violations[:10]:
+        print(f"{database.name}, {kills} kills: {played.figures()}")
+        for violation in played.examples():
             print(f"FAILED {violation}")
         failed += bool(played.violations)
     print(f"{1 + bool(arguments.url) - failed} passed, {failed} failed")

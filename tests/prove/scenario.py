@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tables import Database
 from traffic import Mix, Traffic
 
 CALLERS = 48
+EXAMPLES = 3
 
 
 @dataclasses.dataclass
@@ -46,7 +48,17 @@ class Scenario:
         streams = [each.streams for each in journal.watchers]
         done += f"watchers told {told} over {streams} streams, "
         writes, reads = (together(self.replicas, queue) for queue in ("writes", "reads"))
-        return done + f"{writes:.1f} writes a group, {reads:.1f} reads a query"
+        done += f"{writes:.1f} writes a group, {reads:.1f} reads a query; {len(self.violations)} violations"
+        return ", ".join([done, *(f"{times} {kind}" for kind, times in self.kinds().items())])
+
+    def kinds(self) -> Counter[str]:
+        """How many violations there are of each kind."""
+        return Counter(violation.kind for violation in self.violations)
+
+    def examples(self) -> list[str]:
+        """The first violations of each kind."""
+        kinds = {kind: [each for each in self.violations if each.kind == kind] for kind in self.kinds()}
+        return [str(violation) for violations in kinds.values() for violation in violations[:EXAMPLES]]
 
 
 Happening = Callable[[Scenario], Awaitable[None]]

@@ -29,7 +29,7 @@ from replica import Replica
 
 CREATE, PATCH, UPDATE = (f"ProfileService/{name}Profile" for name in ("Create", "Patch", "Update"))
 GET, BATCH, LOOK_UP = "ProfileService/GetProfile", "ProfileQueryService/BatchGetProfiles", "ProfileQueryService/LookUpProfile"
-HOT = 8  # profiles that most operations are about
+HOT = 4  # profiles that most operations are about
 BATCH_SIZE = 5
 REPORTED = 1_767_607_200  # when the first status of each case was reported; the second is a second younger
 PATIENCE = 120  # seconds that a caller tries for
@@ -53,6 +53,7 @@ class Mix:
     """How often each operation comes, and how often a caller gives up."""
 
     weights: dict[str, int]
+    reads_back: float = 0.0  # of the changes whose caller reads at once
     cancels: float = 0.0  # of the calls that are cancelled in flight
     impatient: float = 0.0  # of the operations that are not repeated, whatever became of them
     timeout: float = 3.0  # seconds of an attempt
@@ -121,13 +122,18 @@ class Traffic:
         if etag is not None:
             profile.etag = f'"{etag}"'
         write = Write(PATCH, self.unique(), now(), person.id, values, etag)
-        self._know(person, await self._write(PATCH, dict(profile=profile), write))
+        await self._change(person, dict(profile=profile), write)
 
     async def update(self) -> None:
         person, values = self.person(), self.new_values()
         data = message("Profile")(email=person.email, **values)
         write = Write(UPDATE, self.unique(), now(), person.id, values)
-        self._know(person, await self._write(UPDATE, dict(data=data), write))
+        await self._change(person, dict(data=data), write)
+
+    async def _change(self, person: Person, fields: dict, write: Write) -> None:
+        self._know(person, await self._write(write.rpc, fields, write))
+        if self.random.random() < self.mix.reads_back:
+            await self._read_one(GET, person, id=person.id)
 
     async def report(self) -> None:
         """Reports the first or the second status of a case. Reports about one person come one after the other."""
@@ -149,10 +155,12 @@ class Traffic:
         person.reporting = False
 
     async def get(self) -> None:
-        await self._read_one(GET, lambda person: dict(id=person.id))
+        person = self.person()
+        await self._read_one(GET, person, id=person.id)
 
     async def look_up(self) -> None:
-        await self._read_one(LOOK_UP, lambda person: dict(email=person.email))
+        person = self.person()
+        await self._read_one(LOOK_UP, person, email=person.email)
 
     async def batch(self) -> None:
         people = {person.id: person for person in (self.person() for _ in range(BATCH_SIZE))}
@@ -162,9 +170,8 @@ class Traffic:
             for id, person in people.items():
                 self.note_read(BATCH, person, begun, found.get(id))
 
-    async def _read_one(self, name: str, request) -> None:
-        person = self.person()
-        begun, answer = await self._read(name, request(person))
+    async def _read_one(self, name: str, person: Person, **fields: str) -> None:
+        begun, answer = await self._read(name, fields)
         if answer:
             self.note_read(name, person, begun, answer)
 
