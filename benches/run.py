@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import against
+import charts
 import goals
 import report
 from harness import Bench
@@ -34,6 +35,7 @@ def main() -> None:
                                     args.operated)
         else:
             lines = goals.lines(measure(bench, args.program, people, 1 if args.quick else MIXED_SECONDS))
+            charts.draw(lines, directory if args.quick else report.REPORT.parent)
             if args.quick:  # --against too, with nothing to build
                 lines += ["", *against.compare(bench, dict.fromkeys(["this", "itself"], args.program), QUICK_NAMES, people)]
     finally:
