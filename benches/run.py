@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import against
+import charts
 import goals
 import report
 from harness import Bench
@@ -34,6 +35,7 @@ def main() -> None:
                                     operated=args.operated, encrypted=args.tls)
         else:
             lines = goals.lines(measure(bench, args.program, people, 1 if args.quick else MIXED_SECONDS))
+            charts.draw(lines, directory if args.quick else report.REPORT.parent)
             if args.quick:  # --against too, with nothing to build
                 both = dict.fromkeys(["this", "itself"], args.program)
                 lines += ["", *against.compare(bench, both, QUICK_NAMES, people, operated=True, encrypted=True)]
