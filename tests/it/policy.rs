@@ -13,7 +13,7 @@ const RPCS: [&str; 6] =
     ["ReplaceProfile", "PatchProfile", "UpdateProfile", "CorrectProfile", "AddIdentifier", "RemoveIdentifier"];
 
 /// Each field, and a value that no one has yet.
-const FIELDS: [(&str, &str); 13] = [
+pub const FIELDS: [(&str, &str); 13] = [
     ("firstName", "Eve"),
     ("lastName", "King"),
     ("email", "new@example.com"),

@@ -17,7 +17,7 @@ pub mod tls;
 pub mod wire;
 
 pub use self::{
-    client::{Client, DESCRIPTORS, Failure, Messages, Outcome, POOL, message},
+    client::{Client, DESCRIPTORS, Failure, Messages, Outcome, POOL, message, method},
     collector::{Collector, attribute},
     database::Database,
     peer::{Act, Peer},

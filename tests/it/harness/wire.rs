@@ -98,16 +98,23 @@ impl Begun {
         Reading { _stream: self.stream, head: head.headers, body, received: BytesMut::new() }
     }
 
-    /// Reads the answer to its end, and answers its status.
-    pub async fn status(self) -> Status {
+    /// Reads the answer to its end: its head, its body, and its trailers where they are apart from the head.
+    pub async fn whole(self) -> (HeaderMap, Vec<u8>, Option<HeaderMap>) {
         let _until_it_ends = self.stream;
         let (head, mut body) = self.response.await.expect("an answer").into_parts();
+        let mut received = Vec::new();
         while let Some(bytes) = body.data().await {
             let bytes = bytes.expect("a message");
             body.flow_control().release_capacity(bytes.len()).expect("a window");
+            received.extend_from_slice(&bytes);
         }
-        let trailers: HeaderMap = body.trailers().await.expect("an end").unwrap_or(head.headers);
-        Status::from_header_map(&trailers).expect("a status")
+        (head.headers, received, body.trailers().await.expect("an end"))
+    }
+
+    /// Reads the answer to its end, and answers its status.
+    pub async fn status(self) -> Status {
+        let (head, _, trailers) = self.whole().await;
+        Status::from_header_map(trailers.as_ref().unwrap_or(&head)).expect("a status")
     }
 }
 
