@@ -44,13 +44,19 @@ fn classify(error: &DbErr) -> Error {
 const ABOUT_NO_ROW: [&str; 8] = ["08", "28", "3D", "40", "53", "55", "57", "58"];
 
 /// What went wrong, for the log: neither a value of a row, which PostgreSQL's messages may hold, nor a line of its source.
-/// The other errors' `Display` has none; `Debug` would.
+/// Of the other errors those of the driver have none in their `Display`; `Debug` would.
 fn cause(error: &DbErr) -> String {
     let (DbErr::Conn(RuntimeErr::SqlxError(driver))
     | DbErr::Exec(RuntimeErr::SqlxError(driver))
     | DbErr::Query(RuntimeErr::SqlxError(driver))) = error
     else {
-        return error.to_string();
+        return match error {
+            // They quote what they could not read.
+            DbErr::Type(_) | DbErr::Json(_) | DbErr::TryIntoErr { .. } => {
+                "a stored value is none of its column's type".to_owned()
+            }
+            _ => error.to_string(),
+        };
     };
     let sqlx::Error::Database(refusal) = driver.as_ref() else { return driver.to_string() };
     let code = refusal.code().unwrap_or_default();

@@ -60,7 +60,7 @@ fn run<const N: usize>(database: &Database, arguments: [&str; N]) -> Output {
 }
 
 /// What a command prints that succeeds.
-fn printed<const N: usize>(database: &Database, arguments: [&str; N]) -> String {
+pub fn printed<const N: usize>(database: &Database, arguments: [&str; N]) -> String {
     let output = run(database, arguments);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
@@ -74,7 +74,7 @@ fn failed<const N: usize>(database: &Database, arguments: [&str; N]) -> String {
 }
 
 /// All that the database holds: a dump of it, or the bytes of its file and its log.
-fn everything(database: &Database) -> Vec<u8> {
+pub fn everything(database: &Database) -> Vec<u8> {
     match database {
         Database::Sqlite { directory } => {
             let files = fs::read_dir(directory.path()).expect("a directory");

@@ -6,6 +6,7 @@
 mod harness;
 
 mod away;
+mod canary;
 mod cases;
 mod check;
 mod client;
