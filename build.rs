@@ -3,6 +3,7 @@
 use std::{
     env,
     error::Error,
+    fmt::{self, Write as _},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -26,8 +27,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.open_files(ROOTS)?;
 
     // Taken from the compiler, not from the types below: prost's descriptor types drop custom options.
-    let descriptors = PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin");
-    fs::write(descriptors, compiler.encode_file_descriptor_set())?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+    fs::write(out.join("rpcs.rs"), rpcs(&compiler)?)?;
 
     tonic_prost_build::configure()
         .build_client(false)
@@ -43,6 +45,47 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed=PROFILE_COMMIT");
     println!("cargo::rustc-env=PROFILE_COMMIT={}", commit());
     Ok(())
+}
+
+/// What the client knows of each RPC, by its request: a request belongs to one RPC alone, as `buf lint` checks.
+fn rpcs(compiler: &protox::Compiler) -> Result<String, fmt::Error> {
+    let mut code = String::new();
+    let pool = compiler.descriptor_pool();
+    for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+        let (request, response) = (method.input(), method.output());
+        let has_request_id = request.get_field_by_name("request_id").is_some();
+        // Any repetition of a report ends alike: it has no request id and needs none.
+        let harmless = method.name() == "ReportCaseStatus"
+            || method
+                .method_descriptor_proto()
+                .options
+                .as_ref()
+                .is_some_and(|options| options.idempotency_level().as_str_name() == "NO_SIDE_EFFECTS");
+        write!(
+            code,
+            "impl Rpc for pb::{} {{ type Response = pb::{}; const PATH: &'static str = \"/{}/{}\"; \
+             const REPEATABLE: bool = {}; ",
+            request.name(),
+            response.name(),
+            method.parent_service().full_name(),
+            method.name(),
+            harmless || has_request_id,
+        )?;
+        if has_request_id {
+            code += "fn request_id(&mut self) -> Option<&mut String> { Some(&mut self.request_id) } ";
+        }
+        let kind = if method.is_server_streaming() { "ServerStreaming" } else { "Unary" };
+        writeln!(code, "}}\nimpl {kind} for pb::{} {{}}", request.name())?;
+        if response.get_field_by_name("next_page_token").is_some() {
+            writeln!(
+                code,
+                "impl Paged for pb::{} {{ fn turn(&mut self, page: &Self::Response) -> bool {{ \
+                 self.page_token.clone_from(&page.next_page_token); !self.page_token.is_empty() }} }}",
+                request.name()
+            )?;
+        }
+    }
+    Ok(code)
 }
 
 /// The commit that is built: `PROFILE_COMMIT` where the build has no repository (an image), else git's answer.

@@ -179,7 +179,7 @@ class Runner:
         self.log = directory / "log"
         self.servers: dict[str, subprocess.Popen] = {}
         # With their times, and with .git for build.rs: cargo then finds everything built.
-        ignored = shutil.ignore_patterns(".venv", "profiles.db*", "target")
+        ignored = shutil.ignore_patterns(".venv", "node_modules", "profiles.db*", "target")
         shutil.copytree(ROOT, self.copy, symlinks=True, ignore=ignored)
         if (ROOT / ".venv").exists():
             (self.copy / ".venv").symlink_to(ROOT / ".venv")

@@ -2,12 +2,15 @@
 //!
 //! docs/architecture.md tells the way of a request through these modules, which are listed here in that order.
 
+#[cfg(feature = "client")]
+pub mod client;
+
 pub mod cli;
 mod server;
 pub use server::{Drained, Limits, Server, Tls, TlsClients, TlsExpiry, TlsFiles};
 
 mod grpc;
-pub use grpc::pb;
+pub mod pb;
 
 mod read;
 pub use read::Batches;

@@ -3,7 +3,7 @@
 pub mod auth;
 mod case;
 pub mod change;
-mod codec;
+pub mod codec;
 mod convert;
 mod export;
 mod identifier;
@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, metadata::MetadataValue};
 
 use self::{page::Tokens, status::Unrepeatable};
+pub use crate::pb;
 use crate::{
     clock,
     entity::profile::Model,
@@ -37,16 +38,6 @@ use crate::{
     store::Store,
     write::Writer,
 };
-
-pub mod pb {
-    //! What build.rs made of `proto/`.
-    #![allow(clippy::all, clippy::pedantic, reason = "generated")]
-
-    tonic::include_proto!("profiles.v1");
-
-    /// The descriptors of the contract and of the error details, with comments and options.
-    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-}
 
 /// The answer of every RPC that answers a profile: its etag is in the metadata too, for the gateway's header.
 fn answer(profile: Model) -> Response<pb::Profile> {

@@ -8,6 +8,7 @@ mod harness;
 mod away;
 mod cases;
 mod check;
+mod client;
 mod commands;
 mod commit;
 mod conflict;

@@ -9,7 +9,8 @@ use std::{
 use syn::visit::{self, Visit};
 
 /// The modules of the crate from the top down: each may name only those below it.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 19] = [
+    "client",
     "cli",
     "server",
     "grpc",
@@ -26,6 +27,7 @@ const LAYERS: [&str; 17] = [
     "trace",
     "metrics",
     "telemetry",
+    "pb",
     "clock",
 ];
 
@@ -67,6 +69,16 @@ fn the_rules_of_profiles_know_no_connection_no_grpc_and_no_clock() {
     for (from, targets) in arrows().iter().filter(|(from, _)| from[0] == "profile") {
         for to in targets {
             assert!(["profile", "entity", "error", "value"].contains(&to[0].as_str()), "{from:?} names {to:?}");
+        }
+    }
+}
+
+/// A program that only calls the service needs nothing of it.
+#[test]
+fn the_client_knows_the_messages_and_nothing_of_the_server() {
+    for (from, targets) in arrows().iter().filter(|(from, _)| from[0] == "client") {
+        for to in targets {
+            assert!(["client", "pb", "clock"].contains(&to[0].as_str()), "{from:?} names {to:?}");
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 mod client;
 mod collector;
 mod database;
+mod peer;
 mod proxy;
 mod scrape;
 mod service;
@@ -19,6 +20,7 @@ pub use self::{
     client::{Client, DESCRIPTORS, Failure, Messages, Outcome, POOL, message},
     collector::{Collector, attribute},
     database::Database,
+    peer::{Act, Peer},
     proxy::{Proxy, Way},
     scrape::{Scrape, http},
     service::{SCOPES, Service, program},

@@ -34,7 +34,12 @@ pub struct Proxy {
 impl Proxy {
     /// Starts before this `HOST:PORT`.
     pub async fn start(target: String, delay: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), target, delay).await
+    }
+
+    /// Starts at this address, before this `HOST:PORT`.
+    pub async fn at(address: SocketAddr, target: String, delay: Duration) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (way, changes) = watch::channel(Way::Open);
         let serving = tokio::spawn(async move {
