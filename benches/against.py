@@ -29,10 +29,11 @@ MEASURES = {
 }
 
 
-def compare(bench: Bench, programs: dict[str, Path], names: list[str], size: int, operated: bool = False) -> list[str]:
+def compare(bench: Bench, programs: dict[str, Path], names: list[str], size: int, *, operated: bool = False,
+            encrypted: bool = False) -> list[str]:
     """The lines of the report: the first program, whose metrics and traces are on where it is operated, and its ratio to
     the second, each with databases of its own."""
-    environments = [bench.operated() if operated else {}, {}]
+    environments = [(bench.operated() if operated else {}) | (bench.encrypted() if encrypted else {}), {}]
     for number, (side, program) in enumerate(programs.items()):
         used = {MEASURES[name].on for name in names}
         if "PostgreSQL" in used:

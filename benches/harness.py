@@ -15,6 +15,7 @@ from pathlib import Path
 from people import Database
 from postgres import Postgres, ticks
 
+CERTIFICATES = Path(__file__).parent.parent / "deploy/certificates.sh"
 START_SECONDS = 20
 SAMPLE_SECONDS = 0.25
 CONNECTIONS = 4
@@ -28,6 +29,7 @@ class Process:
     """A program that listens, with its log in a file: what a call costs includes its line in the log."""
 
     def __init__(self, name: str, command: list[object], directory: Path, **environment: str) -> None:
+        self.authority = environment.get("PROFILE_TLS_CERT") and directory / "ca.crt"
         self.log = directory / f"{name}.log"
         self.log.unlink(missing_ok=True)
         with self.log.open("ab") as log:
@@ -87,6 +89,12 @@ class Bench:
         return {"PROFILE_METRICS_LISTEN": "127.0.0.1:0", "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
                 "OTEL_TRACES_SAMPLER_ARG": "0.01", "OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
 
+    def encrypted(self) -> dict[str, str]:
+        """The settings of a service that speaks TLS, whose client asks for nothing else."""
+        subprocess.run([CERTIFICATES, self.directory], check=True)
+        certificate = self.directory / "profile-service"
+        return {"PROFILE_TLS_CERT": f"{certificate}.crt", "PROFILE_TLS_KEY": f"{certificate}.key"}
+
     def compare(self, name: str, database: Database) -> None:
         """Serves something to compare the service with."""
         self._start(name, database, self.tools, "serve", "--server", name, "--database-url", database.url)
@@ -114,6 +122,8 @@ class Bench:
         command = [self.tools, "load", "--target", process.address, "--keys", database.keys, "--ids", database.ids,
                    "--call", call, "--seconds", seconds or self.seconds, "--in-flight", in_flight,
                    "--connections", min(CONNECTIONS, in_flight)]
+        if process.authority:
+            command += ["--ca", process.authority]
         if rate:
             command += ["--rate", rate]
         if request_ids:

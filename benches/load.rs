@@ -1,9 +1,11 @@
 //! The load: closed loops, which find the greatest rate, or calls by the clock, which find the latency at a rate.
 
 use std::{
+    error::Error,
     fs, io, mem,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -13,9 +15,14 @@ use hdrhistogram::Histogram;
 use profile_service::pb;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use serde_json::json;
+use tokio_rustls::rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use uuid::Uuid;
 
-use crate::wire::Connection;
+use crate::wire::{Connection, Target};
 
 /// The longest latency that is told apart from longer ones, in microseconds.
 const LONGEST_US: u64 = 60_000_000;
@@ -40,6 +47,9 @@ pub struct LoadArgs {
     /// The server.
     #[arg(long)]
     target: SocketAddr,
+    /// Speak TLS to a server whose certificate the authority in this file (PEM) has signed.
+    #[arg(long)]
+    ca: Option<PathBuf>,
     /// A file with a key in each line: the one of line K belongs to organization K.
     #[arg(long)]
     keys: PathBuf,
@@ -76,10 +86,26 @@ impl LoadArgs {
         Duration::from_secs_f64(self.seconds)
     }
 
+    fn target(&self) -> Result<Target, Box<dyn Error>> {
+        Ok(Target { address: self.target, tls: self.ca.as_deref().map(trusting).transpose()? })
+    }
+
     /// How many messages there were so far; none where they are not counted.
     fn messages(&self) -> io::Result<u64> {
         self.messages.as_ref().map_or(Ok(0), |file| Ok(fs::metadata(file)?.len()))
     }
+}
+
+/// TLS with whom this authority has signed.
+fn trusting(authority: &Path) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority)?)?;
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -235,18 +261,20 @@ impl Seen {
 }
 
 /// Makes the load and prints what was seen as one line of JSON.
-pub fn run(args: &LoadArgs) -> io::Result<()> {
+pub fn run(args: &LoadArgs) -> Result<(), Box<dyn Error>> {
     let people = People::read(&args.keys, &args.ids)?;
+    let target = &args.target()?;
     let started = Instant::now();
     let (warm, until) = (started + args.length().mul_f64(WARM_UP), started + args.length());
     let caller = || Caller::new(args, &people);
     let mut all = Seen::new(warm);
     if let Some(rate) = args.rate {
-        open(args, caller(), &mut all, rate, until)?;
+        open(args, target, caller(), &mut all, rate, until)?;
     } else {
         thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..args.connections).map(|_| scope.spawn(|| closed(args, caller(), Seen::new(warm), until))).collect();
+            let threads: Vec<_> = (0..args.connections)
+                .map(|_| scope.spawn(|| closed(args, target, caller(), Seen::new(warm), until)))
+                .collect();
             for thread in threads {
                 all.add(thread.join().expect("no thread panics")?);
             }
@@ -270,10 +298,16 @@ pub fn run(args: &LoadArgs) -> io::Result<()> {
 }
 
 /// Keeps a number of calls in flight: each answer is followed by the next call.
-fn closed(args: &LoadArgs, mut caller: Caller<'_>, mut seen: Seen, until: Instant) -> io::Result<Seen> {
+fn closed(
+    args: &LoadArgs,
+    target: &Target,
+    mut caller: Caller<'_>,
+    mut seen: Seen,
+    until: Instant,
+) -> io::Result<Seen> {
     let mut messages = args.messages()?;
     while Instant::now() < until {
-        let mut connection = Connection::open(args.target, true)?;
+        let mut connection = Connection::open(target, true)?;
         for _ in 0..args.in_flight / args.connections {
             caller.send(&mut connection, Instant::now());
         }
@@ -300,9 +334,16 @@ fn closed(args: &LoadArgs, mut caller: Caller<'_>, mut seen: Seen, until: Instan
 
 /// Sends by the clock, whether or not the answers come. One thread for all connections, which sends and reads whenever
 /// the clock ticks: a client that is woken by every answer takes from the server's processor what no client would.
-fn open(args: &LoadArgs, mut caller: Caller<'_>, seen: &mut Seen, rate: f64, until: Instant) -> io::Result<()> {
+fn open(
+    args: &LoadArgs,
+    target: &Target,
+    mut caller: Caller<'_>,
+    seen: &mut Seen,
+    rate: f64,
+    until: Instant,
+) -> io::Result<()> {
     let interval = Duration::from_secs_f64(1.0 / rate);
-    let connect = || Connection::open(args.target, false);
+    let connect = || Connection::open(target, false);
     let mut connections = (0..args.connections).map(|_| connect()).collect::<io::Result<Vec<_>>>()?;
     let mut due = Instant::now();
     while due < until || connections.iter().any(|connection| connection.pending() > 0) {

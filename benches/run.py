@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import against
+import charts
 import goals
 import report
 from harness import Bench
@@ -31,11 +32,13 @@ def main() -> None:
     try:
         if args.against:
             lines = against.compare(bench, {"this": args.program, args.against: args.other}, args.only, people,
-                                    args.operated)
+                                    operated=args.operated, encrypted=args.tls)
         else:
             lines = goals.lines(measure(bench, args.program, people, 1 if args.quick else MIXED_SECONDS))
+            charts.draw(lines, directory if args.quick else report.REPORT.parent)
             if args.quick:  # --against too, with nothing to build
-                lines += ["", *against.compare(bench, dict.fromkeys(["this", "itself"], args.program), QUICK_NAMES, people)]
+                both = dict.fromkeys(["this", "itself"], args.program)
+                lines += ["", *against.compare(bench, both, QUICK_NAMES, people, operated=True, encrypted=True)]
     finally:
         bench.stop()
         shutil.rmtree(directory)
@@ -53,6 +56,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--against", metavar="REV", help="measure another revision beside this one; writes nothing")
     parser.add_argument("--operated", action="store_true",
                         help="with --against: metrics are on in this one, and traces of 1%% of the calls")
+    parser.add_argument("--tls", action="store_true", help="with --against: this one is called over TLS")
     parser.add_argument("--only", metavar="NAME[,NAME]", type=lambda names: names.split(","),
                         help=f"what to measure with --against, of {','.join(against.MEASURES)}")
     parser.add_argument("--rounds", metavar="N", type=int, help="rounds that count (5)")
@@ -61,8 +65,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--url", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.rounds = args.rounds or (1 if args.quick else 5)
-    if (args.only or args.operated) and not args.against:
-        parser.error("--only and --operated go with --against")
+    if (args.only or args.operated or args.tls) and not args.against:
+        parser.error("--only, --operated and --tls go with --against")
     args.only = args.only or list(against.MEASURES)
     if unknown := set(args.only) - set(against.MEASURES):
         parser.error(f"--only does not know {', '.join(sorted(unknown))}")

@@ -5,13 +5,14 @@
 
 use std::{
     collections::HashMap,
-    io::{self, Read as _, Write as _},
-    mem,
+    io, mem,
     net::{SocketAddr, TcpStream},
+    sync::Arc,
     time::Instant,
 };
 
 use prost::Message;
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The largest window, and what is to be added to the first one of a connection to reach it (RFC 9113 section 6.9).
@@ -32,6 +33,32 @@ const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 0x4;
 
+/// The name in the certificates of deploy/certificates.sh, and the authority of every call.
+const SERVER_NAME: &str = "profile-service";
+
+/// Whom to call.
+pub struct Target {
+    pub address: SocketAddr,
+    /// Plain text, where there is none.
+    pub tls: Option<Arc<ClientConfig>>,
+}
+
+impl Target {
+    fn connect(&self, waits: bool) -> io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect(self.address)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(!waits)?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(SERVER_NAME).expect("a host name");
+        let session = ClientConnection::new(Arc::clone(tls), name).map_err(io::Error::other)?;
+        Ok(Box::new(StreamOwned::new(session, stream)))
+    }
+}
+
+trait Stream: io::Read + io::Write {}
+
+impl<T: io::Read + io::Write> Stream for T {}
+
 /// A call that has its answer.
 pub struct Answered {
     /// When the call was to be sent.
@@ -47,7 +74,8 @@ struct Pending {
 
 /// A connection with many calls at once.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
+    encrypted: bool,
     /// What is to be sent.
     out: Vec<u8>,
     /// What has come of answers, as far as it is filled.
@@ -64,12 +92,10 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that waits for answers, or that takes those that are there.
-    pub fn open(target: SocketAddr, waits: bool) -> io::Result<Self> {
-        let stream = TcpStream::connect(target)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(!waits)?;
+    pub fn open(target: &Target, waits: bool) -> io::Result<Self> {
         let mut connection = Self {
-            stream,
+            stream: target.connect(waits)?,
+            encrypted: target.tls.is_some(),
             out: PREFACE.to_vec(),
             buffer: vec![0; 64 * 1024],
             filled: 0,
@@ -144,10 +170,11 @@ impl Connection {
 
     /// Puts a call among those to be sent.
     pub fn call(&mut self, path: &str, key: &str, message: &impl Message, due: Instant) {
-        let mut block = vec![0x83, 0x86]; // `:method: POST` and `:scheme: http`, which every peer knows
+        // `:method: POST` and `:scheme`, https or http, which every peer knows
+        let mut block = vec![0x83, if self.encrypted { 0x87 } else { 0x86 }];
         for (name, value) in [
             (":path", path),
-            (":authority", "profile-service"),
+            (":authority", SERVER_NAME),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
             ("cv-api-key", key),
@@ -190,7 +217,10 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        match self.stream.flush() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 

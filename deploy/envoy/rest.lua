@@ -6,7 +6,6 @@
 
 local names = dofile("names.lua")
 
-local LARGEST_BODY = 64 * 1024
 local DEEPEST_BODY = 8
 local MOST_VIOLATIONS = 50
 
@@ -30,19 +29,17 @@ names.messages.UpdateProfileRequest.action = { "UPDATE_PROFILE" }
 -- An etag that no profile has.
 local NO_ETAG = '"none"'
 
+local RPC_TYPE = "type.googleapis.com/google.rpc."
 local NO_JSON = "The body must be application/json in UTF-8 without an encoding."
 
 -- Ends a request with an answer of ours, 400 with INVALID_MESSAGE unless `more` says otherwise. No value of a request
 -- may be in the message.
 local function refuse(message, more)
-  more = more or {}
-  error({
-    message = message,
-    reason = more.reason or "INVALID_MESSAGE",
-    status = more.status or "400",
-    code = more.code or INVALID_ARGUMENT,
-    violations = more.violations,
-  }, 0)
+  local problem = { message = message, reason = "INVALID_MESSAGE", status = "400", code = INVALID_ARGUMENT }
+  for key, value in pairs(more or {}) do
+    problem[key] = value
+  end
+  error(problem, 0)
 end
 
 -- Ends a request whose fields are wrong, if there are any. The sentence is the service's own form.
@@ -91,17 +88,15 @@ local function is_utf8(text)
 end
 
 local function utf8(point)
-  local function tail(shift)
-    return 0x80 + math.floor(point / 0x40 ^ shift) % 0x40
-  end
+  local tail, room = "", 0x40 -- how many values the leading byte has room for
   if point < 0x80 then
     return string.char(point)
-  elseif point < 0x800 then
-    return string.char(0xC0 + math.floor(point / 0x40), tail(0))
-  elseif point < 0x10000 then
-    return string.char(0xE0 + math.floor(point / 0x1000), tail(1), tail(0))
   end
-  return string.char(0xF0 + math.floor(point / 0x40000), tail(2), tail(1), tail(0))
+  repeat
+    tail = string.char(0x80 + point % 0x40) .. tail
+    point, room = math.floor(point / 0x40), room / 2
+  until point < room
+  return string.char(0x100 - 2 * room + point) .. tail
 end
 
 -- The text of a path's segment or of a query's value; nothing where it is not well formed.
@@ -383,9 +378,7 @@ end
 
 -- The body for the transcoder, and whether the request may be repeated.
 local function request_body(rpc, route, headers, text)
-  if #text > LARGEST_BODY then
-    refuse("The body is larger than 64 KiB.", { reason = "MESSAGE_TOO_LARGE", status = "413", code = OUT_OF_RANGE })
-  elseif not route.message and text ~= "" then
+  if not route.message and text ~= "" then
     refuse("This request has no body.")
   elseif route.message and not is_json(headers) then
     refuse(NO_JSON, { status = "415" })
@@ -416,30 +409,13 @@ local function request_body(rpc, route, headers, text)
   return body and write(body), not body or is_request_id(values.requestId or body.requestId)
 end
 
--- Keeps a request id that may be shown and logged, by the service's own rule, and remembers it for the answer.
-local function keep_tame_request_id(handle)
-  local headers = handle:headers()
-  local id = headers:get("x-request-id") or ""
-  if #id <= 128 and id:find("^[%w%-_.:/=]+$") then
-    handle:streamInfo():dynamicMetadata():set("rest", "request_id", id)
-  else
-    headers:remove("x-request-id")
-  end
-end
-
 -- An answer of ours as a `google.rpc.Status`.
 local function status_body(problem)
-  local details = '{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"' .. problem.reason
-    .. '","domain":"profile-service"}'
+  local details = { { ["@type"] = RPC_TYPE .. "ErrorInfo", reason = problem.reason, domain = "profile-service" } }
   if problem.violations then
-    local violations = {}
-    for index, violation in ipairs(problem.violations) do
-      violations[index] = write(violation)
-    end
-    details = details .. ',{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":['
-      .. table.concat(violations, ",") .. "]}"
+    details[2] = { ["@type"] = RPC_TYPE .. "BadRequest", fieldViolations = { elements = problem.violations } }
   end
-  return '{"code":' .. problem.code .. ',"message":' .. write(problem.message) .. ',"details":[' .. details .. "]}"
+  return write({ code = problem.code, message = problem.message, details = { elements = details } })
 end
 
 -- Answers with what was refused. What else went wrong is a fault of this file.
@@ -453,14 +429,12 @@ local function answer(handle, problem)
 end
 
 function envoy_on_request(handle)
-  keep_tame_request_id(handle)
-  -- Whatever becomes of it, a request is read to its end: clients of HTTP/2 may lose an answer that comes earlier.
-  local body = handle:body()
   local rpc = handle:streamInfo():routeName()
   local route = names.routes[rpc]
   if not route then
     return
   end
+  local body = handle:body()
   local text = body and body:getBytes(0, body:length()) or ""
   local headers = handle:headers()
   local fine, made, repeatable = pcall(request_body, rpc, route, headers, text)
@@ -514,20 +488,10 @@ function envoy_on_response(handle)
   local rpc = handle:streamInfo():routeName():match("^%a*")
   local enveloped = rpc == "UpdateProfile"
   local headers = handle:headers()
-  local known = handle:streamInfo():dynamicMetadata():get("rest") or {}
-  if known.request_id then
-    -- The service answers with the id; what Envoy answers has it from here.
-    headers:replace("x-request-id", known.request_id)
-  end
   local status = headers:get(":status")
   if (headers:get("content-type") or ""):find("^application/grpc") then
     return answer_grpc(handle, enveloped)
-  end
-  if status == "200" and not enveloped then
-    -- What was only validated has no etag, for nothing was created.
-    if rpc == "CreateProfile" and headers:get("etag") then
-      headers:replace(":status", "201")
-    end
+  elseif status == "200" and not enveloped and rpc ~= "CreateProfile" then
     return
   end
   local body = handle:body()
@@ -535,9 +499,15 @@ function envoy_on_response(handle)
     return
   end
   local text = body:getBytes(0, body:length())
-  text = known.refused and text or in_names_of_rest(text)
   headers = handle:headers()
-  if status ~= "200" then
+  if status == "200" and not enveloped then
+    -- What was only validated has no etag, for nothing was created.
+    if headers:get("etag") then
+      headers:replace(":status", "201")
+      headers:replace("location", "/profile/" .. text:match('"id":"([^"]+)"'))
+    end
+    return
+  elseif status ~= "200" then
     local code, reason = text:match('^{"code":(%d+)'), text:match('"reason":"([A-Z_]+)"')
     if reason == "ETAG_MISMATCH" then
       status = "412"
@@ -545,15 +515,11 @@ function envoy_on_response(handle)
       status = "413"
     elseif enveloped and DOCUMENTED[reason] then
       status = "400"
-    elseif status == "401" then
-      headers:replace("www-authenticate", 'Bearer realm="profile-service"')
-    end
-    local seconds = text:match('"retryDelay":"([%d.]+)s"')
-    if seconds then
-      headers:replace("retry-after", ("%d"):format(math.max(1, math.ceil(tonumber(seconds)))))
     end
     headers:replace(":status", status)
   end
+  local refused = (handle:streamInfo():dynamicMetadata():get("rest") or {}).refused
+  text = refused and text or in_names_of_rest(text)
   body:setBytes(enveloped and envelope(status, text) or text)
   headers:replace("content-type", "application/json")
 end

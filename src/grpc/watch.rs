@@ -169,7 +169,8 @@ impl Watch {
                 };
                 if matches!(self.cursor, Cursor::Live(_)) {
                     let age = clock::now() - entry.place.changed_at;
-                    METRICS.feed.delay.observe(age.as_seconds_f64());
+                    // By a clock that was ahead it is not over yet, and the sum of a histogram must not go down.
+                    METRICS.feed.delay.observe(age.as_seconds_f64().max(0.0));
                 }
                 if let Some(message) = changed(entry, self.cursor, self.token()) {
                     self.sent.note(&message.profile_id);

@@ -107,6 +107,8 @@ pub struct Database {
     /// How long reads and writes have waited for a connection.
     pub read_wait: Histogram,
     pub write_wait: Histogram,
+    /// Connections that are kept because their last write has not been answered.
+    pub unanswered: Gauge,
     /// Statements made again, because their connections were broken.
     retries: Counter,
 }

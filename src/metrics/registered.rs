@@ -52,7 +52,10 @@ impl Database {
         let retries = Counter::default();
         let about = "Statements made again, because their connections were broken";
         registry.register("database_retries", about, retries.clone());
-        Self { read_wait, write_wait, retries }
+        let unanswered = Gauge::default();
+        let about = "Connections that are kept because the database has not answered their last write";
+        registry.register("database_connections_unanswered", about, unanswered.clone());
+        Self { read_wait, write_wait, unanswered, retries }
     }
 
     /// Counts a statement that is made again.

@@ -11,8 +11,9 @@ use crate::{
     store::{self, Store},
 };
 
-/// How long a request id is remembered at least.
-const REMEMBERED: TimeDelta = TimeDelta::hours(24);
+/// How old a request id is by this program's clock when it is forgotten. 24 hours are promised: that still holds where it
+/// was claimed by a clock an hour behind, and where this one is a day ahead.
+const FORGOTTEN: TimeDelta = TimeDelta::hours(50);
 
 /// How often old ones are looked for.
 const EVERY: Duration = Duration::from_mins(1);
@@ -25,7 +26,7 @@ pub fn start(store: Store, tasks: &TaskTracker, stop: CancellationToken) {
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             // A step is not cut off in its middle; the stop is looked at between steps.
             while !stop.is_cancelled() {
-                match store::request::sweep(&store, clock::now() - REMEMBERED).await {
+                match store::request::sweep(&store, clock::now() - FORGOTTEN).await {
                     Ok(true) => tokio::task::yield_now().await,
                     Ok(false) => break,
                     Err(error) => {

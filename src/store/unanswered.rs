@@ -5,14 +5,7 @@
 //! Such a commit is not cancelled: PostgreSQL would go on as if the standby had it, and a repeat of the write would be
 //! told that it is saved.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use sea_orm::sqlx::{
     self, Connection as _, PgPool, Postgres,
@@ -26,6 +19,7 @@ use tokio::{
 };
 
 use super::ACQUIRE_TIMEOUT;
+use crate::metrics::METRICS;
 
 /// How often the server is asked what it is still at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -42,7 +36,6 @@ pub struct Unanswered(Arc<Shared>);
 struct Shared {
     pool: PgPool,
     options: PgConnectOptions,
-    connections: AtomicUsize,
     last_look: Mutex<Option<Look>>,
 }
 
@@ -56,19 +49,20 @@ struct Look {
 
 impl Unanswered {
     pub fn new(pool: PgPool, options: PgConnectOptions) -> Self {
-        Self(Arc::new(Shared { pool, options, connections: AtomicUsize::new(0), last_look: Mutex::new(None) }))
+        Self(Arc::new(Shared { pool, options, last_look: Mutex::new(None) }))
     }
 
     /// Keeps a connection and its permit until its server has answered or broken, or has no write that is as old.
     pub fn keep(self, connection: PoolConnection<Postgres>, permit: OwnedSemaphorePermit) {
         let Ok(runtime) = Handle::try_current() else { return drop(connection.detach()) };
         runtime.spawn(async move {
-            if self.0.connections.fetch_add(1, Relaxed) == 0 {
+            let kept = &METRICS.database.unanswered;
+            if kept.inc() == 0 {
                 tracing::warn!("the database has not answered a write in time: its connection is kept until it does");
             }
             self.wait(connection).await;
             drop(permit);
-            if self.0.connections.fetch_sub(1, Relaxed) == 1 {
+            if kept.dec() == 1 {
                 tracing::info!("no write is left that the database has not answered");
             }
         });

@@ -14,7 +14,7 @@ use profile_service::{
     client::{BuildError, Builder, Client, Code, Error, Messages, Reason},
     pb,
 };
-use tokio::time::timeout;
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::harness::{
     Act, Database, Peer, Proxy, SCOPES, Service, Way,
@@ -154,6 +154,7 @@ async fn a_write_whose_answer_is_lost_is_made_once_and_answered() {
     let stored = async || direct.call(pb::LookUpProfileRequest { by: Some(by.clone()) }).await;
     until("it is stored", async || stored().await.is_ok()).await;
     proxy.set(Way::Closed);
+    until("connections end", async || TcpStream::connect(proxy.address).await.is_err()).await;
     assert!(!writing.is_finished());
     proxy.set(Way::Open);
     let written = answered(writing.await.expect("a call"));

@@ -35,7 +35,8 @@ async fn commits_that_are_not_answered_keep_their_places_and_reads_have_theirs()
         println!("nothing to do: SQLite waits for no standby");
         return;
     }
-    let service = Service::on(Arc::clone(&database), ["--database-connections", "4"]);
+    let service = Service::observed(Arc::clone(&database), ["--database-connections", "4"]);
+    let kept = async || service.scrape().await.sum("profile_service_database_connections_unanswered", &[]);
     let north = service.organization("north").await;
     let ada = north.person(json!({})).await;
     database.execute(FREEZE).await;
@@ -69,6 +70,7 @@ async fn commits_that_are_not_answered_keep_their_places_and_reads_have_theirs()
         assert_eq!(north.get(&ada).await.as_ref(), Ok(&ada));
         sleep(Duration::from_millis(100)).await;
     }
+    assert!(kept().await >= 1.0);
     database.execute("DELETE FROM frozen").await;
     let thawed = Instant::now();
     progress(&successes, 50).await;
@@ -78,6 +80,7 @@ async fn commits_that_are_not_answered_keep_their_places_and_reads_have_theirs()
     for person in callers.join_all().await.into_iter().flatten() {
         assert_eq!(north.get(&person).await.as_ref(), Ok(&person));
     }
+    until("all have been answered", async || kept().await == 0.0).await;
 }
 
 #[tokio::test]

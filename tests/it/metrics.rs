@@ -161,11 +161,15 @@ async fn the_program_is_alive_while_it_is_not_ready_and_metrics_are_told_during_
     assert_eq!(status("/livez").await, "200");
     let ada = north.person(json!({})).await;
     let held = service.database.hold().await;
+    let _idle = Wire::connect(&service.address).await;
     let call = tokio::spawn(async move { north.patch(&ada, json!({ "city": "London" })).await });
     let in_use = async || service.scrape().await.sum("profile_service_permits_in_use", &[r#"of="calls""#]);
     until("a call is in flight", async || in_use().await == 1.0).await;
     service.signal("TERM");
     until("it is not ready", async || status("/readyz").await == "503").await;
+    let ended = async |end| service.scrape().await.sum("profile_service_connections_ended_total", &[end]);
+    until("an idle connection has ended", async || ended(r#"end="drain""#).await == 1.0).await;
+    assert_eq!(ended(r#"end="peer""#).await, 0.0);
     assert_eq!((status("/livez").await.as_str(), in_use().await), ("200", 1.0));
     assert_eq!(service.scrape().await.sum("profile_service_ready", &[]), 0.0);
     held.release().await;

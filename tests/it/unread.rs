@@ -9,7 +9,7 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::{
-    Client, Failure, Service, client, message,
+    Client, Database, Failure, Service, message,
     wire::{Wire, frame},
 };
 
@@ -22,7 +22,8 @@ const KEYLESS: usize = 4;
 
 #[tokio::test]
 async fn a_peer_that_reads_none_of_its_large_answers_is_cut_and_no_other() {
-    let (service, north) = client().await;
+    let service = Service::observed(Database::create().into(), []);
+    let north = service.organization("north").await;
     let ada = much_changed(&north).await;
     let key = service.key("north", &["support"]);
     let (deaf, polite) = (Wire::deaf(&service.address).await, Wire::connect(&service.address).await);
@@ -34,6 +35,8 @@ async fn a_peer_that_reads_none_of_its_large_answers_is_cut_and_no_other() {
         polite.call(LIST, &headers, ask.clone(), true).await.expect("a page");
     }
     let _cut = timeout(Duration::from_secs(10), deaf.ended()).await.expect("8 MiB that nobody reads");
+    let cut = service.scrape().await.sum("profile_service_connections_ended_total", &[r#"end="cut""#]);
+    assert_eq!(cut, 1.0);
     let polite = std::sync::Arc::new(polite);
     let mut pages = JoinSet::new();
     for _ in 0..20 {

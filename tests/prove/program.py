@@ -15,13 +15,25 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 20
 
 
+class Ended(RuntimeError):
+    """The program has ended by itself."""
+
+
 class Program:
     """A server with an organization and a key, on a new SQLite database unless it is given another, empty one. With a
-    key it is one more on a database that has both."""
+    key it is one more on a database that has both. The environment is the server's alone, not of commands."""
 
-    def __init__(self, path: Path, *flags: str, database: str | None = None, key: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *flags: str,
+        database: str | None = None,
+        key: str | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.path = path
         self.flags = flags
+        self.environment = environment or {}
         self.database = database
         self.key = key
 
@@ -34,8 +46,9 @@ class Program:
         try:
             command = [self.path, "serve", "--listen", "127.0.0.1:0", *self.flags]
             with self.log_file.open("wb") as log:  # a file, which never keeps the program from logging
-                self.process = subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stderr=log)
-            self.port = await self._listening()
+                environment = self._environment | self.environment
+                self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=log)
+            self.port = await self.port_of("listening")
             if self.key is None:
                 self.command("organization", "create", "north")
                 self.key = self.new_key("t")
@@ -50,9 +63,9 @@ class Program:
             self.process.wait()
         self._files.cleanup()
 
-    def new_key(self, name: str) -> str:
-        scopes = ["--scope", "profiles.read,profiles.write,profiles.list"]
-        return self.command("key", "create", "--organization", "north", "--name", name, *scopes)
+    def new_key(self, name: str, *options: str) -> str:
+        scopes = ["--scope", "profiles.read,profiles.write,profiles.list,cases.report"]
+        return self.command("key", "create", "--organization", "north", "--name", name, *scopes, *options)
 
     def cpu_seconds(self) -> float:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -77,14 +90,15 @@ class Program:
             raise RuntimeError(f"{arguments}: {done.stderr}")
         return done.stdout.strip()
 
-    async def _listening(self) -> int:
+    async def port_of(self, message: str) -> int:
+        """The port that a line of the log tells."""
         async with asyncio.timeout(START_SECONDS):
             while self.process.poll() is None:
                 for line in self.log():
-                    if line["message"] == "listening":
+                    if line["message"] == message:
                         return int(line["address"].rpartition(":")[2])
                 await asyncio.sleep(0.01)  # a file tells nobody that it has grown
-        raise RuntimeError(f"the program has ended: {self.log_file.read_text()}")
+        raise Ended(f"the program has ended: {self.log_file.read_text()}")
 
 
 class Client:

@@ -18,7 +18,7 @@ import requests
 
 from conftest import Client
 from program import ROOT, Database, Gateway, Service, directory, running, until
-from upstream import NOT_SERVING, SERVING, Upstream, message
+from upstream import NOT_SERVING, SERVING, Upstream
 
 CREATE = {"firstName": "Ada", "lastName": "Byron"}
 UPDATE = {"action": "UPDATE_PROFILE", "data": {"email": "ada@example.com"}}
@@ -140,17 +140,12 @@ def test_codes_are_statuses(upstream, code, status):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "nanoseconds", "told"), [(1, 0, "1"), (5, 0, "5"), (0, 120_000_000, "1"), (1, 1, "2"), (0, 0, "1")]
+    ("milliseconds", "told"), [("0", "1"), ("120", "1"), ("999", "1"), ("1001", "2"), ("4500", "5"), ("-1", None)]
 )
-def test_what_may_be_tried_again_says_when_in_seconds(upstream, seconds, nanoseconds, told):
+def test_what_may_be_tried_again_says_when_in_seconds(upstream, milliseconds, told):
     service, client = upstream
-    delay = message(seconds, nanoseconds)
-    info = message(b"type.googleapis.com/google.rpc.RetryInfo", message(delay))
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
-    service.trailers = [
-        ("grpc-status-details-bin", message(code.value[0], b"as told", info)),
-        ("grpc-retry-pushback-ms", "1234"),
-    ]
+    service.trailers = [("grpc-retry-pushback-ms", milliseconds)]
     for path, body in [("/profile", CREATE), ("/api/v1/users", UPDATE)]:
         service.failures.append(code)
         answer = client.post(path, json=body)
@@ -209,9 +204,24 @@ def test_a_service_that_is_not_healthy_gets_no_calls(before_upstream):
     answer = client.post("/api/v1/users", json=UPDATE)
     assert (answer.status_code, answer.json()) == (503, {"status": 503, "success": False, "message": message})
     assert not service.calls
+    answer = client.get("/health")
+    assert (answer.status_code, answer.json()) == (503, {"code": 14, "message": message})
     service.health = SERVING
     gateway.reaches_a_service()
     assert client.get("/profile/x").status_code == 200
+    assert client.get("/health").status_code == 200
+
+
+def test_health_asks_for_no_key_and_is_no_line_of_the_access_log(before_upstream):
+    _, client, gateway = before_upstream
+    for path in ("/health", "/health?from=a-balancer"):
+        answer = client.get(path, headers={"x-request-id": "of-health"})
+        assert (answer.status_code, answer.json()) == (200, {"status": "SERVING"})
+        assert (answer.headers["content-type"], answer.headers["x-request-id"]) == ("application/json", "of-health")
+        assert not [name for name in answer.headers if name.startswith("x-envoy")]
+    client.get("/nothing", headers={"x-request-id": "after-health"})
+    until(lambda: [line for line in gateway.log() if line.get("request_id") == "after-health"], "there is no line")
+    assert not [line for line in gateway.log() if line.get("request_id") == "of-health"]
 
 
 class Load:

@@ -318,6 +318,8 @@ def test_an_unknown_path_is_404_and_grpc_is_not_spoken(raw, path):
         ("TRACE", "/profile/x", "GET, PUT, PATCH"),
         ("HEAD", "/profile/x", "GET, PUT, PATCH"),
         ("PUT", "/api/v1/users", "POST"),
+        ("POST", "/health", "GET"),
+        ("HEAD", "/health", "GET"),
         ("HEAD", "/api/v1/users", "POST"),
     ],
 )
@@ -388,6 +390,8 @@ def test_a_body_over_64_kib_is_413(world, north, size, status):
         "application/grpc+json",
         "application/grpc-web",
         "application/jsonp",
+        "application/merge-patch+json",
+        "application/json-patch+json",
         "application/json; charset=latin1",
         "application/json; charset=utf",
         "application/json; charset=utf-16",

@@ -1,0 +1,118 @@
+"""Traffic on replicas of one database, with followers, while something happens to them; then everything is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import tables
+from checker import UNEXPECTED, WATCH, Violation, judge
+from follower import Follower
+from journal import ACKNOWLEDGED, REFUSED, UNKNOWN
+from replica import Replica, together
+from tables import Database
+from traffic import Mix, Traffic
+
+CALLERS = 48
+EXAMPLES = 3
+
+
+@dataclasses.dataclass
+class Scenario:
+    """What happens to what."""
+
+    database: Database
+    replicas: list[Replica]
+    traffic: Traffic
+    followers: list[Follower]
+    violations: list[Violation] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+
+    async def follow(self, name: str, *, skip_existing: bool) -> None:
+        """One more follower."""
+        seed = len(self.followers)
+        self.followers.append(Follower(self.replicas, name, seed, skip_existing=skip_existing))
+        self.traffic.journal.watchers.append(self.followers[-1].watcher)
+
+    def figures(self) -> str:
+        """What was done, and how many at once went to the database."""
+        journal, traffic = self.traffic.journal, self.traffic
+        done = f"{traffic.goal} operations in {self.seconds:.1f} s, {journal.count(ACKNOWLEDGED)} writes acknowledged, "
+        done += f"{journal.count(REFUSED)} refused, {journal.count(UNKNOWN)} unknown, {traffic.repeats} calls repeated, "
+        done += f"{traffic.cancelled} cancelled, {len(journal.reads)} profiles read, "
+        told = [len(each.changes) + len(each.snapshot or []) for each in journal.watchers]
+        streams = [each.streams for each in journal.watchers]
+        done += f"watchers told {told} over {streams} streams, "
+        writes, reads = (together(self.replicas, queue) for queue in ("writes", "reads"))
+        done += f"{writes:.1f} writes a group, {reads:.1f} reads a query; {len(self.violations)} violations"
+        return ", ".join([done, *(f"{times} {kind}" for kind, times in self.kinds().items())])
+
+    def kinds(self) -> Counter[str]:
+        """How many violations there are of each kind."""
+        return Counter(violation.kind for violation in self.violations)
+
+    def examples(self) -> list[str]:
+        """The first violations of each kind."""
+        kinds = {kind: [each for each in self.violations if each.kind == kind] for kind in self.kinds()}
+        return [str(violation) for violations in kinds.values() for violation in violations[:EXAMPLES]]
+
+
+Happening = Callable[[Scenario], Awaitable[None]]
+
+
+async def play(
+    path: Path,
+    database: Database,
+    environments: Sequence[dict[str, str]],
+    mix: Mix,
+    operations: int,
+    seed: int,
+    happening: Happening,
+    kind: type[Traffic] = Traffic,
+    afterwards: Happening | None = None,
+) -> Scenario:
+    """Plays a scenario to its end, with a replica in each of the environments, and answers it with what is wrong."""
+    first = Replica(path, database.url, None, environments[0])
+    scenario = Scenario(database, [first], kind([first], mix, seed), [])
+    try:
+        await first.start()
+        for environment in environments[1:]:
+            scenario.replicas.append(Replica(path, database.url, first.key, environment))
+            await scenario.replicas[-1].start()
+        traffic = scenario.traffic
+        traffic.replicas = scenario.replicas
+        await scenario.follow("the first", skip_existing=True)
+        await scenario.followers[0].began.wait()
+        started = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(traffic.run(operations, CALLERS))
+            group.create_task(happening(scenario))
+        scenario.seconds = time.monotonic() - started
+        if afterwards:
+            await afterwards(scenario)
+        await traffic.read_all()
+        await settle(scenario)
+        found = tables.read(database)
+    finally:
+        for follower in scenario.followers:
+            await follower.end()
+        for replica in scenario.replicas:
+            await replica.close()
+    scenario.violations += judge(traffic.journal, found)
+    return scenario
+
+
+async def settle(scenario: Scenario) -> None:
+    """Has every follower be told of a last profile, and every replica end."""
+    traffic = scenario.traffic
+    await traffic.create()
+    for follower in scenario.followers:
+        if not await follower.until(traffic.people[-1].id):
+            scenario.violations.append(Violation(WATCH, f"{follower.watcher.name} is not told any more"))
+    for replica in scenario.replicas:
+        await replica.stop()
+        scenario.violations += [Violation(UNEXPECTED, error) for error in replica.errors]
