@@ -388,7 +388,7 @@ async fn calls_go_over_tls_to_a_service_whose_authority_is_trusted_and_to_no_oth
 
 #[tokio::test]
 async fn what_cannot_be_used_is_refused_before_it_is_and_no_key_is_shown() {
-    let refusal = |builder: Builder| builder.build().err().expect("a refusal");
+    let refusal = |builder: Builder| builder.build().expect_err("a refusal");
     for address in ["", "127.0.0.1:50051", "localhost", "ftp://127.0.0.1:1", "http://"] {
         assert_eq!(refusal(Client::builder(address)), BuildError::Address, "{address}");
     }
