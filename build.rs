@@ -3,6 +3,7 @@
 use std::{
     env,
     error::Error,
+    fmt::{self, Write as _},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -28,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Taken from the compiler, not from the types below: prost's descriptor types drop custom options.
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
-    fs::write(out.join("rpcs.rs"), rpcs(&compiler))?;
+    fs::write(out.join("rpcs.rs"), rpcs(&compiler)?)?;
 
     tonic_prost_build::configure()
         .build_client(false)
@@ -47,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// What the client knows of each RPC, by its request: a request belongs to one RPC alone, as `buf lint` checks.
-fn rpcs(compiler: &protox::Compiler) -> String {
+fn rpcs(compiler: &protox::Compiler) -> Result<String, fmt::Error> {
     let mut code = String::new();
     let pool = compiler.descriptor_pool();
     for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
@@ -60,7 +61,8 @@ fn rpcs(compiler: &protox::Compiler) -> String {
                 .options
                 .as_ref()
                 .is_some_and(|options| options.idempotency_level().as_str_name() == "NO_SIDE_EFFECTS");
-        code += &format!(
+        write!(
+            code,
             "impl Rpc for pb::{} {{ type Response = pb::{}; const PATH: &'static str = \"/{}/{}\"; \
              const REPEATABLE: bool = {}; ",
             request.name(),
@@ -68,21 +70,22 @@ fn rpcs(compiler: &protox::Compiler) -> String {
             method.parent_service().full_name(),
             method.name(),
             harmless || has_request_id,
-        );
+        )?;
         if has_request_id {
             code += "fn request_id(&mut self) -> Option<&mut String> { Some(&mut self.request_id) } ";
         }
         let kind = if method.is_server_streaming() { "ServerStreaming" } else { "Unary" };
-        code += &format!("}}\nimpl {kind} for pb::{} {{}}\n", request.name());
+        writeln!(code, "}}\nimpl {kind} for pb::{} {{}}", request.name())?;
         if response.get_field_by_name("next_page_token").is_some() {
-            code += &format!(
+            writeln!(
+                code,
                 "impl Paged for pb::{} {{ fn turn(&mut self, page: &Self::Response) -> bool {{ \
-                 self.page_token.clone_from(&page.next_page_token); !self.page_token.is_empty() }} }}\n",
+                 self.page_token.clone_from(&page.next_page_token); !self.page_token.is_empty() }} }}",
                 request.name()
-            );
+            )?;
         }
     }
-    code
+    Ok(code)
 }
 
 /// The commit that is built: `PROFILE_COMMIT` where the build has no repository (an image), else git's answer.

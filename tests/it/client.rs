@@ -158,7 +158,7 @@ async fn a_write_whose_answer_is_lost_is_made_once_and_answered() {
     proxy.set(Way::Open);
     let written = answered(writing.await.expect("a call"));
     assert_eq!((written.id, written.etag), (answered(stored().await).id, r#""1""#.to_owned()));
-    assert_eq!(service.database.number("SELECT COUNT(*) FROM profile").await, 1);
+    assert_eq!(service.database.number("SELECT COUNT(*) AS number FROM profile").await, 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 package example;
 
 import com.google.gson.Gson;
+import com.google.gson.reflect.TypeToken;
 import com.google.protobuf.Any;
 import com.google.protobuf.FieldMask;
 import com.google.protobuf.InvalidProtocolBufferException;
@@ -89,7 +90,8 @@ public final class Client {
   public static void main(String[] arguments) throws IOException, InterruptedException {
     String address = Optional.ofNullable(System.getenv("ADDRESS")).orElse("127.0.0.1:50051");
     // Balances, avoids replicas that are not well, and repeats reads. Writes are repeated by `write`, never by both.
-    Map<String, ?> serviceConfig = new Gson().fromJson(Files.readString(Path.of("../service_config.json")), Map.class);
+    String json = Files.readString(Path.of("../service_config.json"));
+    Map<String, ?> serviceConfig = new Gson().fromJson(json, new TypeToken<Map<String, Object>>() {});
     ManagedChannel channel =
         Grpc.newChannelBuilder(address, InsecureChannelCredentials.create())
             .defaultServiceConfig(serviceConfig)
