@@ -2,6 +2,8 @@
 
 struct Service {
     program: std::process::Child,
+    /// Kept open: a key that cannot be printed is not made.
+    _printed: std::io::BufReader<std::process::ChildStdout>,
     address: String,
     key: String,
     _directory: tempfile::TempDir,
@@ -22,13 +24,13 @@ impl Service {
             .stderr(process::Stdio::null())
             .spawn()
             .expect("the program, which cargo test builds");
-        let printed = io::BufReader::new(program.stdout.take().unwrap());
-        let mut words = io::BufRead::lines(printed).map_while(Result::ok).flat_map(|line| {
-            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
-        });
+        let mut printed = io::BufReader::new(program.stdout.take().unwrap());
+        let mut words = io::BufRead::lines(&mut printed)
+            .map_while(Result::ok)
+            .flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
         let key = words.find(|word| word.starts_with("ps_")).expect("a key");
         let address = words.find(|word| word.starts_with("127.0.0.1:")).expect("an address");
-        Self { program, address: format!("http://{address}"), key, _directory: directory }
+        Self { program, address: format!("http://{address}"), key, _printed: printed, _directory: directory }
     }
 }
 

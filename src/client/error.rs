@@ -1,7 +1,6 @@
 //! Why a call failed, in the words of docs/errors.md.
 
 use std::{
-    collections::HashMap,
     error::{self, Error as _},
     fmt, iter,
     time::Duration,
@@ -101,7 +100,7 @@ pub struct Error {
     message: String,
     violations: Vec<Violation>,
     retry_delay: Option<Duration>,
-    metadata: HashMap<String, String>,
+    metadata: Vec<(String, String)>,
     origin: Origin,
 }
 
@@ -159,7 +158,7 @@ impl Error {
     /// What the reason says besides, such as `scope` of `SCOPE_MISSING`.
     #[must_use]
     pub fn metadata(&self, name: &str) -> Option<&str> {
-        self.metadata.get(name).map(String::as_str)
+        self.metadata.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The caller's deadline is over.
@@ -170,7 +169,7 @@ impl Error {
             message: "The deadline is over. A write may have been made: repeat it with the same request id.".to_owned(),
             violations: Vec::new(),
             retry_delay: None,
-            metadata: HashMap::new(),
+            metadata: Vec::new(),
             origin: Origin::Answer,
         }
     }
@@ -205,8 +204,8 @@ impl From<Status> for Error {
         // A status that came over the connection has no source.
         let origin = match status.source() {
             None => Origin::Answer,
-            Some(cause) if chain(cause).any(|cause| cause.is::<TimeoutExpired>()) => return Self::late(),
-            Some(cause) if chain(cause).any(|cause| cause.is::<ConnectError>()) => Origin::Connect,
+            Some(cause) if chain(cause).any(<dyn error::Error>::is::<TimeoutExpired>) => return Self::late(),
+            Some(cause) if chain(cause).any(<dyn error::Error>::is::<ConnectError>) => Origin::Connect,
             Some(_) => Origin::Connection,
         };
         let message = status.source().map_or_else(|| status.message().to_owned(), causes);
@@ -228,7 +227,7 @@ impl From<Status> for Error {
             message,
             violations: violations.collect(),
             retry_delay: details.retry_info().and_then(|retry| retry.retry_delay),
-            metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
+            metadata: info.into_iter().flat_map(|info| info.metadata.clone()).collect(),
             origin,
         }
     }

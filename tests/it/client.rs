@@ -14,7 +14,7 @@ use profile_service::{
     client::{BuildError, Builder, Client, Code, Error, Messages, Reason},
     pb,
 };
-use tokio::time::timeout;
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::harness::{
     Act, Database, Peer, Proxy, SCOPES, Service, Way,
@@ -154,6 +154,7 @@ async fn a_write_whose_answer_is_lost_is_made_once_and_answered() {
     let stored = async || direct.call(pb::LookUpProfileRequest { by: Some(by.clone()) }).await;
     until("it is stored", async || stored().await.is_ok()).await;
     proxy.set(Way::Closed);
+    until("connections end", async || TcpStream::connect(proxy.address).await.is_err()).await;
     assert!(!writing.is_finished());
     proxy.set(Way::Open);
     let written = answered(writing.await.expect("a call"));
@@ -387,7 +388,7 @@ async fn calls_go_over_tls_to_a_service_whose_authority_is_trusted_and_to_no_oth
 
 #[tokio::test]
 async fn what_cannot_be_used_is_refused_before_it_is_and_no_key_is_shown() {
-    let refusal = |builder: Builder| builder.build().err().expect("a refusal");
+    let refusal = |builder: Builder| builder.build().expect_err("a refusal");
     for address in ["", "127.0.0.1:50051", "localhost", "ftp://127.0.0.1:1", "http://"] {
         assert_eq!(refusal(Client::builder(address)), BuildError::Address, "{address}");
     }

@@ -1,5 +1,7 @@
 //! Who does not read its answers, or holds streams open, costs nobody else a call.
 
+#![allow(clippy::float_cmp, reason = "counts are whole numbers")]
+
 use std::time::Duration;
 
 use prost::{Message as _, bytes::Bytes};

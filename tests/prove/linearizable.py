@@ -101,7 +101,9 @@ async def main() -> None:
             finally:
                 target.close()
             print(f"{target.name}, seed {seed}: {played.figures()}", flush=True)
-            failed += [f"seed {seed}: {violation}" for violation in played.examples()]
+            for violation in played.examples():
+                print(f"FAILED {violation}", flush=True)
+            failed += [f"seed {seed}"] * bool(played.violations)
     for database in databases[:1] if arguments.quick else databases:
         failed += await caught(arguments.program, database, arguments.seed)
     for failure in failed:

@@ -25,6 +25,7 @@ class Replica:
     def __init__(self, path: Path, database: str, key: str | None, environment: dict[str, str]) -> None:
         self.path, self.database, self.key, self.environment = path, database, key, environment
         self.batches: Counter[str] = Counter()  # what went to the database together, over all its lives
+        self.errors: list[str] = []  # lines of the logs
         self._up = asyncio.Event()
 
     async def start(self) -> None:
@@ -91,7 +92,7 @@ class Replica:
 
     async def _end(self) -> None:
         await self._channel.close(1)
-        self.errors = [str(line) for line in self.program.log() if line["level"] == "ERROR"]
+        self.errors += [str(line) for line in self.program.log() if line["level"] == "ERROR"]
         await self.program.__aexit__()
 
     async def _count(self) -> None:

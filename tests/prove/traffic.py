@@ -177,7 +177,7 @@ class Traffic:
 
     async def read_all(self) -> None:
         """Everybody is read through every replica, by calls that nobody gives up."""
-        self.mix = dataclasses.replace(self.mix, cancels=0, impatient=0)
+        self.mix = dataclasses.replace(self.mix, cancels=0, impatient=0, timeout=10)
         for replica in self.replicas:
             for at in range(0, len(self.people), 100):
                 people = self.people[at : at + 100]
