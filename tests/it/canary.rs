@@ -242,7 +242,9 @@ async fn provoke(service: &Service, keys: &Keys, [first, second]: &[String; 2], 
     taken["identifiers"] = request(CREATE, "", 1, Texts::Good)["profile"]["identifiers"].clone();
     let create = |fields: &[&str]| {
         let mut profile = json!({ "firstName": CANARY, "lastName": CANARY });
-        fields.iter().for_each(|field| profile[*field] = taken[*field].clone());
+        for field in fields {
+            profile[*field] = taken[*field].clone();
+        }
         json!({ "profile": profile })
     };
     let patch = |member: &str, value: &str| json!({ "profile": { "id": first, "city": CANARY, member: value } });

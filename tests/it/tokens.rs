@@ -46,7 +46,7 @@ fn begin(rpc: &str, person: &Json) -> Vec<Json> {
 }
 
 /// A token, and what it goes on with.
-struct Token {
+struct Given {
     rpc: String,
     request: Json,
     token: String,
@@ -85,7 +85,7 @@ async fn snapshot(messages: &mut Messages) -> Vec<Json> {
 }
 
 /// A token of every list and stream, and of a stream each that there is.
-async fn tokens(client: &Client, people: &[Json]) -> Vec<Token> {
+async fn tokens(client: &Client, people: &[Json]) -> Vec<Given> {
     let mut tokens = Vec::new();
     for (rpc, _) in taking_tokens() {
         let mut requests: Vec<_> = people.iter().flat_map(|person| begin(&rpc, person)).collect();
@@ -105,7 +105,7 @@ async fn tokens(client: &Client, people: &[Json]) -> Vec<Token> {
         }
     }
     let mut known = BTreeSet::new();
-    let token = |(rpc, request, token): (String, Json, Json)| Token { rpc, request, token: text(&token).to_owned() };
+    let token = |(rpc, request, token): (String, Json, Json)| Given { rpc, request, token: text(&token).to_owned() };
     tokens.into_iter().map(token).filter(|token| known.insert(token.token.clone())).collect()
 }
 
@@ -121,7 +121,7 @@ async fn every_page_and_resume_token_is_none_under_every_other_organizations_key
         let colleague = service.client(&service.key(organizations[owner], &SCOPES)).await;
         let foreigner = service.key(organizations[other], &SCOPES);
         let said = Whom::new(0);
-        for Token { rpc, request, token } in &tokens[owner] {
+        for Given { rpc, request, token } in &tokens[owner] {
             for (to, field) in taking_tokens() {
                 let of_either =
                     [&people[other][0], &people[owner][0]].into_iter().flat_map(|person| begin(&to, person));
