@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # A PostgreSQL of one's own, for a script to source: start_postgres [SETTING...] sets TEST_DATABASE_URL, and stops it at
-# the end.
+# the end. Its files are in POSTGRES_DIRECTORY, where postgres can reach them, and whose name is short enough for a socket.
 
 # The newest PostgreSQL's programs, which Debian keeps off the PATH; nothing where there is none.
 postgres_bin() {
@@ -14,7 +14,7 @@ as_postgres() {
 
 start_postgres() {
     bin=$(postgres_bin)
-    data=$(mktemp -d /tmp/profile-test.XXXXXX) # in /tmp, where postgres can reach it, and short enough for a socket
+    data=$(mktemp -d "${POSTGRES_DIRECTORY:-/tmp}/profile-test.XXXXXX")
     trap stop_postgres EXIT
     if ((EUID == 0)); then chown postgres "$data"; fi
     local port
