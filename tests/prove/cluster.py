@@ -88,7 +88,9 @@ class Node:
             "bootstrap": {
                 "dcs": {
                     "ttl": 20, "loop_wait": 1, "retry_timeout": 3, "synchronous_mode": True,
-                    "postgresql": {"use_pg_rewind": True, "parameters": {"max_connections": 200}},
+                    "postgresql": {"use_pg_rewind": True, "parameters": {
+                        # What a node that was away has yet to read, although its slot is gone.
+                        "max_connections": 200, "wal_keep_size": "4GB"}},
                 },
                 "initdb": [{"encoding": "UTF8"}, {"locale": "C.UTF-8"}, "data-checksums"],
             },
@@ -199,10 +201,12 @@ class Cluster:
 
     def spawn(self, log: str, *command: str) -> subprocess.Popen:
         """Starts a program as a user without privileges: PostgreSQL refuses root."""
-        user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+        if os.geteuid() == 0:
+            # Not by Popen, which would fork with the threads of gRPC: at times such a child ends before its program begins.
+            command = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--", *command)
         with (self.directory / log).open("ab") as output:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.directory, **user
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.directory
             )
         self.processes.append(process)
         return process
