@@ -25,7 +25,7 @@ ARG PROFILE_COMMIT=unknown
 LABEL org.opencontainers.image.title=profile-service \
       org.opencontainers.image.description="A gRPC service that keeps people's profiles" \
       org.opencontainers.image.licenses=Apache-2.0 \
-      org.opencontainers.image.version=0.1.0 \
+      org.opencontainers.image.version=0.2.0 \
       org.opencontainers.image.revision=$PROFILE_COMMIT
 COPY --from=build /build/target/release/profile-service /usr/local/bin/profile-service
 # PROFILE_DATABASE_URL must be set: an embedded database would be lost with the container, and / is not writable. So must
