@@ -3,7 +3,7 @@
 pub mod auth;
 mod case;
 pub mod change;
-pub mod codec;
+pub(crate) mod codec;
 mod convert;
 mod export;
 mod identifier;

@@ -6,7 +6,6 @@ one of them alone, which so differs from the other's too; it is also killed, and
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import glob
 import sys
@@ -19,8 +18,7 @@ from checker import CLOCK, Violation
 from contract import message
 from follower import WATCH
 from replica import Replica
-from scenario import Scenario, play
-from tables import Postgres, Sqlite
+from scenario import Scenario, databases, parser, play
 from traffic import Mix, now
 
 LIBRARY = "/usr/lib/*/faketime/libfaketimeMT.so.1"
@@ -121,14 +119,10 @@ def jumps(clock: Clock):
 
 
 async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", type=Path, required=True)
-    parser.add_argument("--postgres", help="the directory of PostgreSQL's programs")
-    parser.add_argument("--url", help="a PostgreSQL")
-    parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parser(__doc__).parse_args()
     failed, operations = 0, OPERATIONS[arguments.quick]
-    for database in [Sqlite()] + ([Postgres(arguments.postgres, arguments.url)] if arguments.url else []):
+    for new in databases(arguments):
+        database = new()
         with tempfile.TemporaryDirectory(prefix="prove.") as directory:
             clock = Clock(Path(directory, "clock"))
             try:
@@ -136,11 +130,8 @@ async def main() -> None:
                 played = await play(arguments.program, database, environments, MIX, operations, 1, jumps(clock))
             finally:
                 database.close()
-        print(f"{database.name}, an hour back, a day ahead: {played.figures()}")
-        for violation in played.examples():
-            print(f"FAILED {violation}")
-        failed += bool(played.violations)
-    print(f"{1 + bool(arguments.url) - failed} passed, {failed} failed")
+        failed += played.told("an hour back, a day ahead")
+    print(f"{len(databases(arguments)) - failed} passed, {failed} failed")
     sys.exit(failed > 0)
 
 

@@ -26,7 +26,7 @@ CONNECTIONS = 16  # of the program
 ALLOWED = ("UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED")
 ANSWER = 3.5  # seconds at the most
 WRITES_AGAIN = 2  # seconds after the new primary, at the most
-LEFT = 6  # seconds after which no session is kept with a node that was demoted: it ends an open transaction after 5
+LEFT = 5  # seconds after which no session is kept with a node that was demoted
 FROZEN = 40  # seconds
 MEASURED, ROUNDS, WRITERS = 8, 3, 64  # seconds, how often, callers
 

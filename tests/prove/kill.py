@@ -6,14 +6,11 @@ repeat each call until it is answered. Meanwhile the program is killed by kill -
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
-from pathlib import Path
 
 from checker import Violation
-from scenario import Scenario, play
-from tables import Postgres, Sqlite
+from scenario import Scenario, databases, parser, play
 from traffic import Mix
 
 MIX = Mix({"create": 30, "patch": 35, "update": 20, "report": 15})
@@ -21,12 +18,7 @@ OPERATIONS, KILLS = {True: 200, False: 20_000}, {True: 3, False: 50}  # quick or
 
 
 async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", type=Path, required=True)
-    parser.add_argument("--postgres", help="the directory of PostgreSQL's programs")
-    parser.add_argument("--url", help="a PostgreSQL")
-    parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parser(__doc__).parse_args()
     operations, kills = OPERATIONS[arguments.quick], KILLS[arguments.quick]
 
     async def killing(scenario: Scenario) -> None:
@@ -41,16 +33,14 @@ async def main() -> None:
             await program.start()
 
     failed = 0
-    for database in [Sqlite()] + ([Postgres(arguments.postgres, arguments.url)] if arguments.url else []):
+    for new in databases(arguments):
+        database = new()
         try:
             played = await play(arguments.program, database, [{}], MIX, operations, 1, killing)
         finally:
             database.close()
-        print(f"{database.name}, {kills} kills: {played.figures()}")
-        for violation in played.examples():
-            print(f"FAILED {violation}")
-        failed += bool(played.violations)
-    print(f"{1 + bool(arguments.url) - failed} passed, {failed} failed")
+        failed += played.told(f"{kills} kills")
+    print(f"{len(databases(arguments)) - failed} passed, {failed} failed")
     sys.exit(failed > 0)
 
 

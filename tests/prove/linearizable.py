@@ -7,7 +7,6 @@ read, a write that is taken back and one that is overwritten are caught.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import sys
@@ -16,8 +15,7 @@ from pathlib import Path
 
 from checker import CONTENT, LOST, STALE
 from sabotage import StaleOnce, overwrite, take_back
-from scenario import Scenario, play
-from tables import Postgres, Sqlite
+from scenario import Scenario, databases, parser, play
 from traffic import Mix
 
 MIX = Mix(
@@ -82,29 +80,22 @@ async def caught(path: Path, database, seed: int) -> list[str]:
 
 
 async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", type=Path, required=True)
-    parser.add_argument("--postgres", help="the directory of PostgreSQL's programs")
-    parser.add_argument("--url", help="a PostgreSQL")
-    parser.add_argument("--runs", type=int, default=RUNS, help="on each database")
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the first run; the next ones count on")
-    parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--runs", type=int, default=RUNS, help="on each database")
+    options.add_argument("--seed", type=int, default=int(time.time()), help="of the first run; the next ones count on")
+    arguments = options.parse_args()
     runs, operations = (1, FEW) if arguments.quick else (arguments.runs, OPERATIONS)
-    databases = [Sqlite] + ([lambda: Postgres(arguments.postgres, arguments.url)] if arguments.url else [])
+    kinds = databases(arguments)
     failed = []
-    for database in databases:
+    for database in kinds:
         for seed in range(arguments.seed, arguments.seed + runs):
             target = database()
             try:
                 played = await play(arguments.program, target, [{}, {}], MIX, operations, seed, faults(seed, arguments.quick))
             finally:
                 target.close()
-            print(f"{target.name}, seed {seed}: {played.figures()}", flush=True)
-            for violation in played.examples():
-                print(f"FAILED {violation}", flush=True)
-            failed += [f"seed {seed}"] * bool(played.violations)
-    for database in databases[:1] if arguments.quick else databases:
+            failed += [f"seed {seed}"] * played.told(f"seed {seed}")
+    for database in kinds[:1] if arguments.quick else kinds:
         failed += await caught(arguments.program, database, arguments.seed)
     for failure in failed:
         print(f"FAILED {failure}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import dataclasses
 import time
@@ -14,11 +15,26 @@ from checker import UNEXPECTED, WATCH, Violation, judge
 from follower import Follower
 from journal import ACKNOWLEDGED, REFUSED, UNKNOWN
 from replica import Replica, together
-from tables import Database
+from tables import Database, Postgres, Sqlite
 from traffic import Mix, Traffic
 
 CALLERS = 48
 EXAMPLES = 3
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """What every proof by scenarios is told."""
+    options = argparse.ArgumentParser(description=about)
+    options.add_argument("--program", type=Path, required=True)
+    options.add_argument("--postgres", help="the directory of PostgreSQL's programs")
+    options.add_argument("--url", help="a PostgreSQL")
+    options.add_argument("--quick", action="store_true")
+    return options
+
+
+def databases(arguments: argparse.Namespace) -> list[Callable[[], Database]]:
+    """What makes a new database of each kind that there is."""
+    return [Sqlite] + ([lambda: Postgres(arguments.postgres, arguments.url)] if arguments.url else [])
 
 
 @dataclasses.dataclass
@@ -50,6 +66,13 @@ class Scenario:
         writes, reads = (together(self.replicas, queue) for queue in ("writes", "reads"))
         done += f"{writes:.1f} writes a group, {reads:.1f} reads a query; {len(self.violations)} violations"
         return ", ".join([done, *(f"{times} {kind}" for kind, times in self.kinds().items())])
+
+    def told(self, what: str) -> bool:
+        """Prints what was done and what is wrong, and answers whether anything is."""
+        print(f"{self.database.name}, {what}: {self.figures()}", flush=True)
+        for violation in self.examples():
+            print(f"FAILED {violation}", flush=True)
+        return bool(self.violations)
 
     def kinds(self) -> Counter[str]:
         """How many violations there are of each kind."""
