@@ -62,9 +62,10 @@ impl Wire {
         }
         let mut requests = self.requests.clone().ready().await.expect("a connection");
         let request = request.body(()).expect("a request");
-        let (response, mut stream) = requests.send_request(request, false).expect("a stream");
-        stream.send_data(body, end).expect("a body");
-        Begun { response, stream }
+        let (response, stream) = requests.send_request(request, false).expect("a stream");
+        let mut begun = Begun { response, stream };
+        begun.send(body, end);
+        begun
     }
 
     /// Calls a method and answers the status that the server sent.
@@ -83,7 +84,12 @@ pub struct Begun {
 impl Begun {
     /// Sends the rest of the body.
     pub fn end(&mut self, rest: Bytes) {
-        self.stream.send_data(rest, true).expect("a body");
+        self.send(rest, true);
+    }
+
+    /// Sends a part of the body, unless the server has refused the call before it: what it answered tells.
+    fn send(&mut self, part: Bytes, end: bool) {
+        let _: Result<(), h2::Error> = self.stream.send_data(part, end);
     }
 
     /// The head of the answer.
