@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::{FutureExt as _, StreamExt as _};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -21,6 +21,7 @@ use tracing::Instrument as _;
 
 use super::{
     answer::Answer,
+    calls::CALLS,
     connection,
     course::{Course, Until},
     deadline,
@@ -34,7 +35,7 @@ use crate::{
     clock,
     error::{Error, Result},
     grpc::{
-        auth::{self, Access},
+        auth::{self, Access, Method},
         status::{self, Unrepeatable},
         stream::StreamEnd,
     },
@@ -74,17 +75,20 @@ type Admitted = (Response, Option<Place>);
 
 /// Serves one call and logs it.
 pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request, next: Next) -> Response {
-    if request.method() != Method::POST {
+    if request.method() != http::Method::POST {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
     if !is_grpc(request.headers()) {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
-    let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
-    let (started, allowed) = (Instant::now(), deadline::of_caller(request.headers()));
     let request_id = request_id(request.headers());
     let method = auth::method(request.uri().path());
     let access = method.map(|method| method.access);
+    if admission.is_full_for(access) {
+        return refused_at_once(method, request_id);
+    }
+    let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
+    let (started, allowed) = (Instant::now(), deadline::of_caller(request.headers()));
     let mut line = LogLine::start(method, request_id.to_str().unwrap_or_default(), peer.client.as_deref());
     line.trace(admission.tracing.as_deref(), method, request.headers());
     let unrepeatable = Unrepeatable::default();
@@ -115,12 +119,29 @@ pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request,
     response.map(|body| Body::new(Answer { body, backlog, peer, course }))
 }
 
+/// Refuses a call for which there is no place, before anything is done for it: a flood of such calls is to cost as little as it
+/// can. It is counted like any other, and has no line in the log.
+fn refused_at_once(method: Option<Method>, request_id: HeaderValue) -> Response {
+    let counted = CALLS.of(method);
+    counted.begin();
+    let status = Status::from(overloaded(&METRICS.shed.calls));
+    counted.end(Some(status.code()), Duration::ZERO);
+    let mut response = status.into_http();
+    response.headers_mut().insert(REQUEST_ID, request_id);
+    response
+}
+
 /// Answers a call whose handler panicked. The panic hook has logged where.
 pub fn panicked(_message: Box<dyn Any + Send>) -> Response {
     Status::from(Error::Internal("a handler panicked".to_owned())).into_http()
 }
 
 impl Admission {
+    /// Whether a call would be one too many now. Some others may come to be meanwhile: their permits tell.
+    fn is_full_for(&self, access: Option<Access>) -> bool {
+        matches!(access, Some(Access::AnyKey | Access::Key(_))) && self.permits.available_permits() == 0
+    }
+
     /// Lets a call pass: its key, its whole message, its permit. Health and reflection need neither key nor permit
     /// among the calls in flight: an overloaded service is alive.
     async fn admit(&self, access: Option<Access>, peer: &Arc<Peer>, request: Request, next: Next) -> Result<Admitted> {

@@ -172,7 +172,7 @@ def refuses(program: Path, url: str) -> str | None:
 async def creates(program: Path, url: str, key: str) -> float:
     """How many CreateProfile a second are answered by the program on this way."""
     async with Program(program, database=url, key=key) as running:
-        arguments = (running.port, CREATE, create_request().hex(), MEASURED, WRITERS, 0)
+        arguments = (running.port, 4, MEASURED, WRITERS, 0, f"{CREATE}={create_request().hex()}")
         async with Client("load.py", *arguments, key=key) as client:
             client.go()
             figures = await client.figures(MEASURED + 20)
