@@ -1,10 +1,6 @@
 //! What happens around every call, in the order of the code: log line, deadline, key, whole message, permit, handler.
 
-use std::{
-    any::Any,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -85,7 +81,6 @@ pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request,
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
     let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
-    let under_way = UnderWay::begin(Arc::clone(&peer));
     let (started, allowed) = (Instant::now(), deadline::of_caller(request.headers()));
     let request_id = request_id(request.headers());
     let method = auth::method(request.uri().path());
@@ -103,7 +98,6 @@ pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request,
     };
     let (mut response, place) = answered.instrument(line.span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, request_id);
-    drop(under_way);
     let course = match (place, response.extensions().get()) {
         (Some(place), None) => {
             let first_message = matches!(access, Some(Access::Stream(_))).then(|| started + deadline::CEILING);
@@ -119,22 +113,6 @@ pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request,
     };
     let backlog = Arc::clone(&admission.backlog);
     response.map(|body| Body::new(Answer { body, backlog, peer, course }))
-}
-
-/// A call that has no answer yet.
-struct UnderWay(Arc<Peer>);
-
-impl UnderWay {
-    fn begin(peer: Arc<Peer>) -> Self {
-        peer.under_way.fetch_add(1, Relaxed);
-        Self(peer)
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Relaxed);
-    }
 }
 
 /// Answers a call whose handler panicked. The panic hook has logged where.
@@ -257,10 +235,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
-
     use axum::{Router, middleware::from_fn_with_state, routing::post};
-    use futures_util::FutureExt as _;
     use tempfile::TempDir;
     use tokio_util::task::TaskTracker;
     use tower::Service as _;
@@ -285,29 +260,6 @@ mod tests {
     fn check(body: &'static str) -> Request {
         let request = Request::post("/grpc.health.v1.Health/Check").header(CONTENT_TYPE, "application/grpc");
         request.body(Body::from(body)).expect("a request")
-    }
-
-    #[tokio::test]
-    async fn a_call_is_under_way_until_its_answer_is_ready_or_its_caller_has_gone() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let peer = Arc::<Peer>::default();
-        let (called, never) = (Arc::clone(&peer), Arc::clone(&peer));
-        let answers = post(|| async move { assert_eq!(called.under_way.load(Relaxed), 1) });
-        let hangs = post(|| async move {
-            assert_eq!(never.under_way.load(Relaxed), 1);
-            pending::<()>().await;
-        });
-        let admission = admission(&directory).await;
-        for handler in [answers, hangs] {
-            let mut calls = Router::new()
-                .route("/grpc.health.v1.Health/Check", handler)
-                .layer(from_fn_with_state(Arc::clone(&admission), call));
-            let mut request = check("");
-            request.extensions_mut().insert(Arc::clone(&peer));
-            let answer = calls.call(request).now_or_never();
-            assert_eq!(peer.under_way.load(Relaxed), 0);
-            drop(answer);
-        }
     }
 
     #[tokio::test]
