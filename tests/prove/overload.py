@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -25,7 +24,6 @@ PROCESSES = 2
 MANY = 64  # connections
 CORES = 0.4  # of the program, where callers come by the clock
 PERIOD = 10_000  # microseconds in which it may use its part of them
-CPU = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")  # cgroups of version 1 and 2
 ATTEMPTS = 3  # other work on the machine can spoil a comparison, and cannot make one succeed
 
 
@@ -88,29 +86,39 @@ async def by_the_clock(world: World) -> str:
     """Callers who never wait, nine of ten to read, at four times the peak: 80% of it is served, the rest is refused."""
     read, write = await calls(world)
     mix = [read] * 9 + [write]
-    if not confine(world.program.process.pid):
-        return "not shown: it needs a cgroup, which root may make"
-    loops = [await load(world, mix, 5, callers=callers) for callers in (32, 128, 400)]
-    peak = max(loop[OK] for loop in loops)
-    # On few connections HTTP/2 holds them back: each has 100 streams.
-    over = await load(world, mix, 20, rate=TIMES * peak, connections=MANY)
+    with confined(world.program.process.pid) as alone:
+        if not alone:
+            return "not shown: it needs a cgroup, which root may make"
+        peak = max([(await load(world, mix, 5, callers=callers))[OK] for callers in (32, 128, 400)])
+        # On few connections HTTP/2 would hold them back: each has 100 streams.
+        over = await load(world, mix, 20, rate=TIMES * peak, connections=MANY)
     seen = f"{over[OK]} of {peak} a second, {over['offered']} offered, {over[RESOURCE_EXHAUSTED]} refused"
     require(over["offered"] >= 0.9 * TIMES * peak, f"this is no such load: {seen}")
     require(over[OK] >= KEPT * peak, f"goodput: {seen}")
     return seen
 
 
-def confine(process: int) -> bool:
-    """Lets a process use a part of a core, whatever others do. False where that cannot be done."""
-    for root, limits in zip(CPU, ({"cpu.cfs_period_us": PERIOD, "cpu.cfs_quota_us": int(PERIOD * CORES)}, {"cpu.max": f"{int(PERIOD * CORES)} {PERIOD}"})):
-        group = root / f"profile-service-{process}"
-        with contextlib.suppress(OSError):
+@contextlib.contextmanager
+def confined(process: int):
+    """Lets a process use a part of a core, of which others take nothing. Yields whether that can be done."""
+    quota = int(PERIOD * CORES)
+    first = {"cpu.cfs_period_us": PERIOD, "cpu.cfs_quota_us": quota}
+    for root, limits in (("/sys/fs/cgroup/cpu", first), ("/sys/fs/cgroup", {"cpu.max": f"{quota} {PERIOD}"})):
+        group = Path(root, f"profile-service-{process}")
+        try:
             group.mkdir()
             for name, limit in limits.items():
                 (group / name).write_text(str(limit))
             (group / "cgroup.procs").write_text(str(process))
-            return True
-    return False
+        except OSError:
+            continue
+        try:
+            yield True
+        finally:
+            Path(root, "cgroup.procs").write_text(str(process))
+            group.rmdir()
+        return
+    yield False
 
 
 async def kept(world: World, call: Call, seconds: float, *, refused: bool = False) -> str:
