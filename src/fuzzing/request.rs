@@ -54,7 +54,7 @@ pub(super) fn judge(rpc: &str, message: &[u8]) -> bool {
             reads(message, |request| watch::Beginning::parse(Input::default(), ORGANIZATION, request));
         }
         "ListProfileChanges" => reads(message, |request| support::Page::parse(Input::default(), request)),
-        "ListProfileCases" => reads(message, support::Cases::parse),
+        "ListProfileCases" => reads(message, |request| support::Cases::parse(Input::default(), request)),
         "GetCurrentKey" => reads(message, |pb::GetCurrentKeyRequest {}| Ok(())),
         _ => return false,
     }

@@ -60,8 +60,8 @@ impl SupportService for Api {
         &self,
         request: Request<pb::ListProfileCasesRequest>,
     ) -> Result<Response<pb::ListProfileCasesResponse>, Status> {
-        let organization = auth::author(&request)?.organization_id;
-        let Cases { id, size, page_token } = Cases::parse(request.into_inner())?;
+        let (organization, input) = (auth::author(&request)?.organization_id, auth::input(&request));
+        let Cases { id, size, page_token } = Cases::parse(input, request.into_inner())?;
         telemetry::note_profile(id);
         // Sealed: what a case system has put into its ids is not for the logs of others.
         let list = format!("ListProfileCases\n{organization}\n{id}");
@@ -95,8 +95,7 @@ impl SupportService for Api {
         &self,
         request: Request<pb::ExportProfileRequest>,
     ) -> Result<Response<Self::ExportProfileStream>, Status> {
-        let organization = auth::author(&request)?.organization_id;
-        let mut input = Input::default();
+        let (organization, mut input) = (auth::author(&request)?.organization_id, auth::input(&request));
         let id = input.id("id", &request.into_inner().id);
         let id = input.finish(id)?;
         telemetry::note_profile(id);
@@ -138,9 +137,8 @@ pub struct Cases {
 }
 
 impl Cases {
-    pub fn parse(request: pb::ListProfileCasesRequest) -> Result<Self> {
+    pub fn parse(mut input: Input, request: pb::ListProfileCasesRequest) -> Result<Self> {
         let pb::ListProfileCasesRequest { id, page_size, page_token } = request;
-        let mut input = Input::default();
         let (id, size) = (input.id("id", &id), page::size(&mut input, page_size));
         input.finish(Self { id, size, page_token })
     }
