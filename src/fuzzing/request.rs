@@ -43,7 +43,7 @@ pub(super) fn judge(rpc: &str, message: &[u8]) -> bool {
         "ExportProfile" => reads(message, |pb::ExportProfileRequest { id }| one(&id)),
         "BatchGetProfiles" => reads(message, |request| query::batch(Input::default(), request)),
         "LookUpProfile" => {
-            reads(message, |pb::LookUpProfileRequest { by }| support::contact(Input::default(), by.map(By::from)))
+            reads(message, |pb::LookUpProfileRequest { by }| support::contact(Input::default(), by.map(By::from)));
         }
         "FindProfile" => reads(message, |pb::FindProfileRequest { by }| support::contact(Input::default(), by)),
         "ListProfiles" => reads(message, |request| query::List::parse(Input::default(), request)),
