@@ -29,7 +29,7 @@ pub fn request(input: &[u8]) {
 /// Judges a message of an RPC. Answers whether there is such an RPC.
 pub(super) fn judge(rpc: &str, message: &[u8]) -> bool {
     match rpc {
-        "CreateProfile" => writes(message, |request, now| change::create(request, now, Uuid::from_u128(2))),
+        "CreateProfile" => writes(message, |request, now| change::create(request, now, Uuid::from_u128(4))),
         "ReplaceProfile" => writes(message, change::replace),
         "PatchProfile" => writes(message, change::patch),
         "UpdateProfile" => writes(message, change::update),
