@@ -60,9 +60,8 @@ impl SupportService for Api {
         &self,
         request: Request<pb::ListProfileCasesRequest>,
     ) -> Result<Response<pb::ListProfileCasesResponse>, Status> {
-        let organization = auth::author(&request)?.organization_id;
+        let (organization, mut input) = (auth::author(&request)?.organization_id, auth::input(&request));
         let pb::ListProfileCasesRequest { id, page_size, page_token } = request.into_inner();
-        let mut input = Input::default();
         let (id, size) = (input.id("id", &id), page::size(&mut input, page_size));
         input.finish(())?;
         telemetry::note_profile(id);
@@ -98,8 +97,7 @@ impl SupportService for Api {
         &self,
         request: Request<pb::ExportProfileRequest>,
     ) -> Result<Response<Self::ExportProfileStream>, Status> {
-        let organization = auth::author(&request)?.organization_id;
-        let mut input = Input::default();
+        let (organization, mut input) = (auth::author(&request)?.organization_id, auth::input(&request));
         let id = input.id("id", &request.into_inner().id);
         let id = input.finish(id)?;
         telemetry::note_profile(id);
