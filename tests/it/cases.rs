@@ -236,10 +236,18 @@ async fn a_write_that_began_before_the_report_changes_nothing_after_its_acknowle
         let (north, other) = (north.clone(), other.clone());
         lanes.spawn(async move {
             for round in 0..rounds(200) / 8 {
-                let ada = north.person(json!({})).await;
-                let writes = [&north, &other].map(|client| {
+                let email = format!("{lane}.{round}@example.com");
+                let ada = north.person(json!({ "email": email })).await;
+                let writes = [(&north, "patch"), (&other, "patch"), (&north, "update"), (&other, "replace")];
+                let writes = writes.map(|(client, rpc)| {
                     let (client, ada) = (client.clone(), ada.clone());
-                    tokio::spawn(async move { client.patch(&ada, json!({ "firstName": "Eve" })).await })
+                    tokio::spawn(async move {
+                        match rpc {
+                            "patch" => client.patch(&ada, json!({ "firstName": "Eve" })).await,
+                            "update" => client.update(json!({ "email": ada["email"], "lastName": "King" })).await,
+                            _ => client.replace(json!({ "id": ada["id"], "email": ada["email"], "firstName": "Joan", "lastName": "Byron" })).await,
+                        }
+                    })
                 });
                 north.report(&format!("c-{lane}-{round}"), &ada, "ASSIGNED", MONDAY).await.expect("reported");
                 let locked = other.get(&ada).await.expect("the profile");
