@@ -65,7 +65,7 @@ def catch(url: str | None, program: Path, seed: str) -> str:
     others = ",".join(map(str, range(1, OTHERS + 1)))
     for seeds in ([",".join([seed] * PLAYS)] if seed.isdecimal() else []) + [others]:
         passes, said = play(url, PROFILE_TEST_PROGRAM=str(program), PROFILE_TEST_SEEDS=seeds, PROPTEST_MAX_SHRINK_ITERS="0")
-        if not passes and (caught := re.search(r"^seed (\d+): (.*)", said, re.MULTILINE)):
+        if not passes and (caught := re.search(r"^seed (\d+): Test failed: a violation", said, re.MULTILINE)):
             return caught[1]
         if not passes:
             sys.exit(f"the test did not judge:\n{said[-4000:]}")

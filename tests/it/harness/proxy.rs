@@ -142,9 +142,14 @@ async fn pass_on(
     }
 }
 
-/// Waits until the way gets lost from now on.
+/// Waits until the way gets lost from now on; for ever where it ends.
 async fn becomes_lost(way: &mut watch::Receiver<Way>) {
-    while way.changed().await.is_ok() && *way.borrow_and_update() != Way::Lost {}
+    while way.changed().await.is_ok() {
+        if *way.borrow_and_update() == Way::Lost {
+            return;
+        }
+    }
+    std::future::pending().await;
 }
 
 /// Waits until the way is closed.
