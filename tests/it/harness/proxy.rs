@@ -149,7 +149,7 @@ async fn becomes_lost(way: &mut watch::Receiver<Way>) {
             return;
         }
     }
-    std::future::pending().await;
+    std::future::pending::<()>().await;
 }
 
 /// Waits until the way is closed.
