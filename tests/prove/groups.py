@@ -2,7 +2,7 @@
 
 The test is tests/it/order.rs. It plays so many scenarios on each database, and then with programs into which a bug was
 put on purpose: bugs/*.patch, each applied to a copy of the source. bugs/seeds.txt has for each bug and database the seed
-of the scenario that catches it, or `-` where the database leaves no room for the bug. What happens at once is not the
+of the scenario that catches it, or `-` where none is known. What happens at once is not the
 same each time: such a scenario is played until it catches the bug, and other seeds are tried where it does not.
 """
 
