@@ -54,13 +54,9 @@ fn rpcs(compiler: &protox::Compiler) -> Result<String, fmt::Error> {
     for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
         let (request, response) = (method.input(), method.output());
         let has_request_id = request.get_field_by_name("request_id").is_some();
-        // Any repetition of a report ends alike: it has no request id and needs none.
-        let harmless = method.name() == "ReportCaseStatus"
-            || method
-                .method_descriptor_proto()
-                .options
-                .as_ref()
-                .is_some_and(|options| options.idempotency_level().as_str_name() == "NO_SIDE_EFFECTS");
+        let options = method.method_descriptor_proto().options.as_ref();
+        let is_idempotent =
+            options.is_some_and(|options| options.idempotency_level().as_str_name() != "IDEMPOTENCY_UNKNOWN");
         write!(
             code,
             "impl Rpc for pb::{} {{ type Response = pb::{}; const PATH: &'static str = \"/{}/{}\"; \
@@ -69,7 +65,7 @@ fn rpcs(compiler: &protox::Compiler) -> Result<String, fmt::Error> {
             response.name(),
             method.parent_service().full_name(),
             method.name(),
-            harmless || has_request_id,
+            is_idempotent || has_request_id,
         )?;
         if has_request_id {
             code += "fn request_id(&mut self) -> Option<&mut String> { Some(&mut self.request_id) } ";

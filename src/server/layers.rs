@@ -1,10 +1,6 @@
 //! What happens around every call, in the order of the code: log line, deadline, key, whole message, permit, handler.
 
-use std::{
-    any::Any,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -13,7 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::{FutureExt as _, StreamExt as _};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -25,6 +21,7 @@ use tracing::Instrument as _;
 
 use super::{
     answer::Answer,
+    calls::CALLS,
     connection,
     course::{Course, Until},
     deadline,
@@ -38,7 +35,7 @@ use crate::{
     clock,
     error::{Error, Result},
     grpc::{
-        auth::{self, Access},
+        auth::{self, Access, Method},
         status::{self, Unrepeatable},
         stream::StreamEnd,
     },
@@ -78,18 +75,20 @@ type Admitted = (Response, Option<Place>);
 
 /// Serves one call and logs it.
 pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request, next: Next) -> Response {
-    if request.method() != Method::POST {
+    if request.method() != http::Method::POST {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
     if !is_grpc(request.headers()) {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
-    let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
-    let under_way = UnderWay::begin(Arc::clone(&peer));
-    let (started, allowed) = (Instant::now(), deadline::of_caller(request.headers()));
     let request_id = request_id(request.headers());
     let method = auth::method(request.uri().path());
     let access = method.map(|method| method.access);
+    if admission.is_full_for(access) {
+        return refused_at_once(method, request_id);
+    }
+    let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
+    let (started, allowed) = (Instant::now(), deadline::of_caller(request.headers()));
     let mut line = LogLine::start(method, request_id.to_str().unwrap_or_default(), peer.client.as_deref());
     line.trace(admission.tracing.as_deref(), method, request.headers());
     let unrepeatable = Unrepeatable::default();
@@ -103,7 +102,6 @@ pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request,
     };
     let (mut response, place) = answered.instrument(line.span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, request_id);
-    drop(under_way);
     let course = match (place, response.extensions().get()) {
         (Some(place), None) => {
             let first_message = matches!(access, Some(Access::Stream(_))).then(|| started + deadline::CEILING);
@@ -121,20 +119,16 @@ pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request,
     response.map(|body| Body::new(Answer { body, backlog, peer, course }))
 }
 
-/// A call that has no answer yet.
-struct UnderWay(Arc<Peer>);
-
-impl UnderWay {
-    fn begin(peer: Arc<Peer>) -> Self {
-        peer.under_way.fetch_add(1, Relaxed);
-        Self(peer)
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Relaxed);
-    }
+/// Refuses a call for which there is no place, before anything is done for it: a flood of such calls is to cost as little as it
+/// can. It is counted like any other, and has no line in the log.
+fn refused_at_once(method: Option<Method>, request_id: HeaderValue) -> Response {
+    let counted = CALLS.of(method);
+    counted.begin();
+    let status = Status::from(overloaded(&METRICS.shed.calls));
+    counted.end(Some(status.code()), Duration::ZERO);
+    let mut response = status.into_http();
+    response.headers_mut().insert(REQUEST_ID, request_id);
+    response
 }
 
 /// Answers a call whose handler panicked. The panic hook has logged where.
@@ -143,6 +137,11 @@ pub fn panicked(_message: Box<dyn Any + Send>) -> Response {
 }
 
 impl Admission {
+    /// Whether a call would be one too many now. Some others may come to be meanwhile: their permits tell.
+    fn is_full_for(&self, access: Option<Access>) -> bool {
+        matches!(access, Some(Access::AnyKey | Access::Key(_))) && self.permits.available_permits() == 0
+    }
+
     /// Lets a call pass: its key, its whole message, its permit. Health and reflection need neither key nor permit
     /// among the calls in flight: an overloaded service is alive.
     async fn admit(&self, access: Option<Access>, peer: &Arc<Peer>, request: Request, next: Next) -> Result<Admitted> {
@@ -257,10 +256,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
-
     use axum::{Router, middleware::from_fn_with_state, routing::post};
-    use futures_util::FutureExt as _;
     use tempfile::TempDir;
     use tokio_util::task::TaskTracker;
     use tower::Service as _;
@@ -285,29 +281,6 @@ mod tests {
     fn check(body: &'static str) -> Request {
         let request = Request::post("/grpc.health.v1.Health/Check").header(CONTENT_TYPE, "application/grpc");
         request.body(Body::from(body)).expect("a request")
-    }
-
-    #[tokio::test]
-    async fn a_call_is_under_way_until_its_answer_is_ready_or_its_caller_has_gone() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let peer = Arc::<Peer>::default();
-        let (called, never) = (Arc::clone(&peer), Arc::clone(&peer));
-        let answers = post(|| async move { assert_eq!(called.under_way.load(Relaxed), 1) });
-        let hangs = post(|| async move {
-            assert_eq!(never.under_way.load(Relaxed), 1);
-            pending::<()>().await;
-        });
-        let admission = admission(&directory).await;
-        for handler in [answers, hangs] {
-            let mut calls = Router::new()
-                .route("/grpc.health.v1.Health/Check", handler)
-                .layer(from_fn_with_state(Arc::clone(&admission), call));
-            let mut request = check("");
-            request.extensions_mut().insert(Arc::clone(&peer));
-            let answer = calls.call(request).now_or_never();
-            assert_eq!(peer.under_way.load(Relaxed), 0);
-            drop(answer);
-        }
     }
 
     #[tokio::test]

@@ -35,6 +35,10 @@ const OPENING_DEADLINE: Duration = Duration::from_secs(2);
 /// How long accepting pauses after a failure, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How much a connection reads at most before others have their turn, in bytes: HTTP/2 would take in all that has come,
+/// thousands of calls, before the first of them is looked at.
+const BURST: usize = 8 * 1024;
+
 /// How long after its age a connection that does not end by itself is cut: one whose peer reads no answers, say.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -170,7 +174,14 @@ impl AsyncRead for Connection {
         self.unended(cx)?;
         let rest = &PREFACE[self.reread..];
         if rest.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+            if self.peer.read.load(Relaxed) >= BURST {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let filled = buffer.filled().len();
+            let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+            self.peer.read.fetch_add(buffer.filled().len() - filled, Relaxed);
+            return read;
         }
         let count = rest.len().min(buffer.remaining());
         buffer.put_slice(&rest[..count]);
@@ -206,18 +217,53 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_write_waits_for_the_calls_that_are_ready_with_it_and_a_lone_one_for_nothing() {
+    /// A connection whose peer has sent the preface, and its peer.
+    async fn connection() -> (Connection, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
         peer.write_all(&PREFACE).await.expect("a peer that reads");
         let (stream, _) = listener.accept().await.expect("a connection");
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
-        let mut connection = Connection::open(stream, None, permit, Duration::MAX).await.expect("a preface");
+        (Connection::open(stream, None, permit, Duration::MAX).await.expect("a preface"), peer)
+    }
+
+    #[tokio::test]
+    async fn a_connection_reads_a_burst_in_its_turn_and_goes_on_in_the_next() {
+        const SENT: usize = 4 * BURST;
+        let (mut connection, mut peer) = connection().await;
+        peer.write_all(&[0; SENT]).await.expect("a peer that reads");
+        connection.read_exact(&mut [0; PREFACE.len()]).await.expect("the preface again");
+        let (mut turns, mut read) = (Vec::new(), 0);
+        while read < SENT {
+            connection.peer.read.store(0, Relaxed);
+            let turn = poll_fn(|context| {
+                let mut of_turn = 0;
+                loop {
+                    let mut bytes = [0; 1000];
+                    let mut buffer = ReadBuf::new(&mut bytes);
+                    match Pin::new(&mut connection).poll_read(context, &mut buffer) {
+                        Poll::Ready(done) => done.expect("bytes"),
+                        Poll::Pending if of_turn == 0 => return Poll::Pending,
+                        Poll::Pending => return Poll::Ready(of_turn),
+                    }
+                    of_turn += buffer.filled().len();
+                }
+            });
+            turns.push(turn.await);
+            read += turns[turns.len() - 1];
+        }
+        assert!(turns.iter().all(|read| *read < BURST + 1000), "{turns:?}");
+    }
+
+    #[tokio::test]
+    async fn a_write_waits_for_the_calls_that_are_ready_with_it_and_a_lone_one_for_nothing() {
+        let (mut connection, _peer) = connection().await;
         for under_way in [0, 1, 1, 0] {
             connection.peer.under_way.store(under_way, Relaxed);
             let ready = tokio::spawn(async {});

@@ -31,6 +31,8 @@ const KEY_LOOK_UPS: usize = 8;
 pub struct Peer {
     /// Calls that have no answer yet.
     pub under_way: AtomicUsize,
+    /// What was read from it since its connection let others have their turn, in bytes.
+    pub read: AtomicUsize,
     /// One for each stream that needs no key.
     pub keyless_streams: Arc<Semaphore>,
     /// Its streams that have not ended.
@@ -53,6 +55,7 @@ impl Default for Peer {
     fn default() -> Self {
         Self {
             under_way: AtomicUsize::default(),
+            read: AtomicUsize::default(),
             keyless_streams: Arc::new(Semaphore::new(KEYLESS_STREAMS)),
             streams: TaskTracker::default(),
             ending: CancellationToken::default(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import threading
 import uuid
@@ -13,22 +14,13 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.descriptor_pb2 import MethodOptions
-from profiles.v1 import case_service_pb2, key_service_pb2, profile_identifier_service_pb2, profile_query_service_pb2
-from profiles.v1 import profile_service_pb2, support_service_pb2
 from profiles.v1.profile_pb2 import Profile
 from profiles.v1.profile_service_pb2 import CreateProfileRequest, GetProfileRequest
 from profiles.v1.profile_service_pb2_grpc import ProfileServiceStub
 from program import Database, Service, running, until
 
-SERVICE_CONFIG = Path(__file__).resolve().parents[2] / "examples/service_config.json"
-FILES = (
-    case_service_pb2,
-    key_service_pb2,
-    profile_identifier_service_pb2,
-    profile_query_service_pb2,
-    profile_service_pb2,
-    support_service_pb2,
-)
+ROOT = Path(__file__).resolve().parents[2]
+SERVICE_CONFIG = ROOT / "examples/service_config.json"
 DEADLINE = 20  # seconds
 CALLS = 20
 LIMITED = "ResourceExhausted"
@@ -76,7 +68,9 @@ def answers(service: Service, method: str) -> list[str]:
 
 
 def test_every_read_is_repeated_and_no_write():
-    methods = [method for file in FILES for service in file.DESCRIPTOR.services_by_name.values() for method in service.methods]
+    contract = (ROOT / "proto/profiles/v1").glob("*_service.proto")
+    files = [importlib.import_module(f"profiles.v1.{file.stem}_pb2").DESCRIPTOR for file in contract]
+    methods = [method for file in files for service in file.services_by_name.values() for method in service.methods]
     reads = {
         (method.containing_service.full_name, method.name)
         for method in methods

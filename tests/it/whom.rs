@@ -162,7 +162,7 @@ pub fn ways(rpc: &str, whom: &Whom, own: &Whom) -> Vec<(&'static str, Json)> {
         "ProfileQueryService/ListProfiles" | "ProfileQueryService/CountProfiles" => {
             vec![("name", json!({ "namePrefix": name }))]
         }
-        // They name nobody; what they tell is compared below.
+        // They name nobody.
         "ProfileQueryService/WatchProfiles" | "KeyService/GetCurrentKey" => Vec::new(),
         "ProfileIdentifierService/AddIdentifier" | "ProfileIdentifierService/RemoveIdentifier" => {
             let mut ways = by_id(json!({ "profileId": id, "identifier": identifier }));
@@ -182,6 +182,6 @@ pub fn ways(rpc: &str, whom: &Whom, own: &Whom) -> Vec<(&'static str, Json)> {
         "SupportService/EraseProfile" => {
             by_id(json!({ "id": id, "reasonCode": "REASON_CODE_LEGAL_ORDER", "evenIfLocked": true }))
         }
-        other => panic!("{other} is new: say here how it names a person, and below what its own people are shown"),
+        other => panic!("{other} is new: say here how it names a person, and in crowd.rs what it shows"),
     }
 }

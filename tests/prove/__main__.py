@@ -13,10 +13,12 @@ from pathlib import Path
 
 import bulk  # noqa: F401 - it registers a proof
 import overload  # noqa: F401 - so does this
+import server_streams  # noqa: F401 - and this
 from proofs import PROOFS, Fault, Proof, World
 from program import Client, Program
 
 MEMORY_MB = 150
+P99_MS = {"profile": 50, "health": 100}  # of the polite client
 HEALTH_MS = {True: 500, False: 100}  # a debug build, whose machine does other things besides, has more time
 LONGEST = 300  # seconds that a proof may take
 
@@ -50,6 +52,8 @@ async def run(proof: Proof, path: Path, quick: bool) -> bool:
                 faults.append("too much memory")
             if politely["failures"]:
                 faults.append(f"polite calls failed: {politely['first']}")
+            if not quick and politely["p99"] >= P99_MS[proof.client]:
+                faults.append("polite calls took too long")
             if proof.client == "health" and politely["longest"] > HEALTH_MS[quick]:
                 faults.append("health took too long")
             faults += [f"log: {line}" for line in program.log() if line["level"] == "ERROR"][:3]

@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import grpc
-from cluster import PACKAGES, Cluster, Node, missing, until
+from cluster import PACKAGES, REWIND, Cluster, Node, missing, until
 from peer import CREATE, GET, create_request, created_id, get_request
 from program import Client, Program
 
@@ -87,13 +87,11 @@ class Proof:
         before = self.cluster.primary()
         self.replaced(before, "switchover", self.cluster.switch_over)
         self.left(before, "switchover")
-        self.cluster.until_synchronous()
 
     def killed(self) -> None:
         before = self.cluster.primary()
         self.replaced(before, "kill -9 of the primary", before.kill)
         before.start()
-        self.cluster.until_synchronous()
         self.left(before, "kill -9 of the primary")
 
     def frozen(self) -> None:
@@ -101,7 +99,6 @@ class Proof:
         self.replaced(before, "freeze of the primary", lambda: before.signal(signal.SIGSTOP))
         before.signal(signal.SIGCONT)
         self.left(before, "freeze of the primary")
-        self.cluster.until_synchronous()
 
     def frozen_standby(self) -> None:
         """Commits wait for it. They keep their connections: no more sessions come."""
@@ -141,11 +138,21 @@ class Proof:
             self.faults.append(f"{what}: writes too late")
 
     def left(self, before: Node, what: str) -> None:
-        """Waits until the node that was the primary answers as a standby, and then has no session of the program."""
+        """Looks for sessions with the node that was the primary, from its first answer as a standby until it is the
+        synchronous one: pg_rewind may stop it once more on the way, and a node that is stopped has none.
+        """
         until("the old primary answers", lambda: before.answers("/replica") and before.sessions() is not None)
-        seconds = until("no session is left there", lambda: before.sessions() == 0)
-        print(f"{what}: no session with the demoted node {seconds:.2f} s after it is a standby")
-        if seconds > LEFT:
+        began, last = time.monotonic(), 0.0
+
+        def is_synchronous() -> bool:
+            nonlocal last
+            if before.sessions():
+                last = time.monotonic() - began
+            return before.answers("/synchronous")
+
+        until("the standby is synchronous", is_synchronous, REWIND)
+        print(f"{what}: no session with the demoted node {last:.2f} s after it is a standby")
+        if last > LEFT or before.sessions():
             self.faults.append(f"{what}: sessions with a demoted node")
 
 
@@ -165,7 +172,7 @@ def refuses(program: Path, url: str) -> str | None:
 async def creates(program: Path, url: str, key: str) -> float:
     """How many CreateProfile a second are answered by the program on this way."""
     async with Program(program, database=url, key=key) as running:
-        arguments = (running.port, CREATE, create_request().hex(), MEASURED, WRITERS, 0)
+        arguments = (running.port, 4, MEASURED, WRITERS, 0, f"{CREATE}={create_request().hex()}")
         async with Client("load.py", *arguments, key=key) as client:
             client.go()
             figures = await client.figures(MEASURED + 20)

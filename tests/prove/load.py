@@ -1,4 +1,5 @@
-"""A load of calls on a few connections: load.py PORT PATH BODY_HEX SECONDS CALLERS RATE. The key is in KEY.
+"""A load of calls on a few connections: load.py PORT CONNECTIONS SECONDS CALLERS RATE PATH=BODY_HEX... The key
+is in KEY. Of several calls each is made in its turn.
 
 With a RATE it is an open loop: calls start by the clock, whatever becomes of those before. With RATE 0 it is a closed
 loop: each of CALLERS starts its next call when its last one is answered, and the second after it was refused, as
@@ -8,6 +9,7 @@ trailers that it has not seen before, so that a call costs it far less than it c
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import selectors
@@ -21,7 +23,6 @@ from hyperframe.frame import PingFrame, SettingsFrame, WindowUpdateFrame
 
 from peer import PREFACE, block, message
 
-CONNECTIONS = 4
 STREAMS = 100
 RETRY_DELAY = 1.0
 REFUSED = 8
@@ -56,9 +57,9 @@ class Connection:
     def start(self, count: int) -> None:
         """Starts calls."""
         parts = []
-        for _ in range(count):
+        for head, block, data, body in itertools.islice(self.load.calls, count):
             stream = self.next.to_bytes(4)
-            parts += (self.load.headers_head, stream, self.load.block, self.load.data_head, stream, self.load.body)
+            parts += (head, stream, block, data, stream, body)
             self.started.add(self.next)
             self.next += 2
         self.socket.sendall(b"".join(parts))
@@ -97,34 +98,36 @@ class Connection:
 
 
 class Load:
-    def __init__(self, path: str, body: bytes) -> None:
-        self.block = block(path, os.environ["KEY"])
-        framed = message(body)
-        self.headers_head = len(self.block).to_bytes(3) + b"\x01\x04"
-        self.data_head = len(framed).to_bytes(3) + b"\x00\x01"
-        self.body = framed
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = itertools.cycle([self.parts(*call.split("=")) for call in calls])
         self.outcomes: Counter = Counter()
+
+    @staticmethod
+    def parts(path: str, body: str) -> tuple[bytes, bytes, bytes, bytes]:
+        """What a call consists of, but for the number of its stream, which is before the second and the last."""
+        headers, framed = block(path, os.environ["KEY"]), message(bytes.fromhex(body))
+        return len(headers).to_bytes(3) + b"\x01\x04", headers, len(framed).to_bytes(3) + b"\x00\x01", framed
 
 
 def main() -> None:
-    port, path, body, seconds, callers, rate = sys.argv[1:]
+    port, count, seconds, callers, rate, *calls = sys.argv[1:]
     seconds, callers, rate = float(seconds), int(callers), float(rate)
-    load = Load(path, bytes.fromhex(body))
-    connections = [Connection(int(port), load) for _ in range(CONNECTIONS)]
+    load = Load(calls)
+    connections = [Connection(int(port), load) for _ in range(int(count))]
     selector = selectors.DefaultSelector()
     for connection in connections:
         selector.register(connection.socket, selectors.EVENT_READ, connection)
     print("ready", flush=True)
     sys.stdin.readline()  # several start at once
     begun, offered, held_back = time.monotonic(), 0, 0
-    waiting = deque((begun, connections[index % CONNECTIONS]) for index in range(callers))  # the earliest first
+    waiting = deque((begun, connections[index % len(connections)]) for index in range(callers))  # the earliest first
     while (now := time.monotonic()) - begun < seconds:
         while waiting and waiting[0][0] <= now:
             waiting.popleft()[1].start(1)
             offered += 1
         due = int((now - begun) * rate) - offered if rate else 0
         for index, connection in enumerate(connections):
-            share = due // CONNECTIONS + (index < due % CONNECTIONS)
+            share = due // len(connections) + (index < due % len(connections))
             able = min(share, STREAMS - len(connection.started))
             held_back += share - able
             connection.start(able)
