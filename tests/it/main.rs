@@ -37,6 +37,7 @@ mod keys;
 mod log;
 mod message;
 mod metrics;
+mod order;
 mod organization;
 mod overload;
 mod patch;
