@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use profile_service::pb;
-use prost_reflect::{DescriptorPool, DynamicMessage, Kind, Value, prost::Message as _};
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, ReflectMessage as _, Value, prost::Message as _};
 use rand::{
     RngExt as _, SeedableRng as _,
     rngs::SmallRng,

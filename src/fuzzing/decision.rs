@@ -20,7 +20,7 @@ use crate::{
     grpc::{change, json, pb},
     profile::{
         change::{Author, Change, Edit, Target, Written},
-        group::{Group, Rows, Saving, Step, target_address, target_profile, wanted_addresses},
+        group::{Group, Rows, Saving, Step, target_address, wanted_addresses},
         history, identifiers, policy,
     },
     server::layers::LARGEST_MESSAGE,
@@ -61,7 +61,8 @@ fn author() -> Author {
 /// Decides a change in each state, and looks at what would be saved and answered.
 pub fn decide(change: &Change) {
     for rows in states(change) {
-        let before = rows.profiles.first().cloned();
+        let creates = matches!(change.target, Target::New(_));
+        let before = rows.profiles.first().filter(|_| !creates).cloned();
         let (result, saving) = carry_out(rows, change);
         let Saving { created, updated, claims, cases, erased } = saving;
         let saves = created.len() + updated.len() + claims.len() + cases.len() + usize::from(erased.is_some());
@@ -97,9 +98,11 @@ fn carry_out(rows: Rows, change: &Change) -> (Result<Written>, Saving) {
 /// What may be stored when the change comes: its profile, its addresses, its request id, its case.
 fn states(change: &Change) -> Vec<Rows> {
     let target = |stored: &Model| {
-        let mut profile = Model { id: target_profile(change).unwrap_or(stored.id), ..stored.clone() };
-        if let Target::Email { email, sent: _ } = &change.target {
-            profile.email = Some(email.clone());
+        let mut profile = stored.clone();
+        match &change.target {
+            Target::New(_) => {}
+            Target::Id(id) => profile.id = *id,
+            Target::Email { email, sent: _ } => profile.email = Some(email.clone()),
         }
         profile
     };

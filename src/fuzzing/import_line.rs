@@ -17,6 +17,9 @@ pub fn import_line(input: &[u8]) {
         let judge = Judge { upsert_by, file: "0123456789abcdef".to_owned() };
         let mut lines = Lines::of(Path::new("lines"), input);
         while let Some(line) = lines.next().expect("a line") {
+            if line.text.as_ref().is_some_and(Vec::is_empty) {
+                continue; // as the import does
+            }
             let number = line.number;
             let judged = judge.line(line);
             let kept = match &judged.said {

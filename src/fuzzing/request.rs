@@ -29,7 +29,7 @@ pub fn request(input: &[u8]) {
 /// Judges a message of an RPC. Answers whether there is such an RPC.
 pub(super) fn judge(rpc: &str, message: &[u8]) -> bool {
     match rpc {
-        "CreateProfile" => writes(message, |request, now| change::create(request, now, Uuid::from_u128(2))),
+        "CreateProfile" => writes(message, |request, now| change::create(request, now, Uuid::from_u128(4))),
         "ReplaceProfile" => writes(message, change::replace),
         "PatchProfile" => writes(message, change::patch),
         "UpdateProfile" => writes(message, change::update),
@@ -43,7 +43,7 @@ pub(super) fn judge(rpc: &str, message: &[u8]) -> bool {
         "ExportProfile" => reads(message, |pb::ExportProfileRequest { id }| one(&id)),
         "BatchGetProfiles" => reads(message, |request| query::batch(Input::default(), request)),
         "LookUpProfile" => {
-            reads(message, |pb::LookUpProfileRequest { by }| support::contact(Input::default(), by.map(By::from)))
+            reads(message, |pb::LookUpProfileRequest { by }| support::contact(Input::default(), by.map(By::from)));
         }
         "FindProfile" => reads(message, |pb::FindProfileRequest { by }| support::contact(Input::default(), by)),
         "ListProfiles" => reads(message, |request| query::List::parse(Input::default(), request)),
