@@ -2,6 +2,10 @@
 //!
 //! docs/architecture.md tells the way of a request through these modules, which are listed here in that order.
 
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(feature = "client")]
 pub mod client;
 

@@ -159,6 +159,21 @@ local function read(text)
     return table.concat(parts)
   end
 
+  local function read_number()
+    take("%-")
+    if not take("0") then
+      need("[1-9]%d*")
+    end
+    if take("%.") then
+      need("%d+")
+    end
+    if take("[eE][+-]?") then
+      need("%d+")
+    end
+    take(SPACE)
+    return OTHER
+  end
+
   local function read_list(close, read_element)
     local list = {}
     if not take(close .. SPACE) then
@@ -185,8 +200,8 @@ local function read(text)
       return { elements = read_list("%]", function()
         return read_value(depth + 1)
       end) }
-    elseif take("%-?%d[%w.+-]*" .. SPACE) then
-      return OTHER
+    elseif text:find("^[%-%d]", at) then
+      return read_number()
     end
     local value = LITERALS[take("(%l+)" .. SPACE)]
     if value == nil then

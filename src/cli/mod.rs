@@ -9,7 +9,7 @@ mod duration;
 mod erasures;
 mod export;
 mod health;
-mod import;
+pub(crate) mod import;
 mod key;
 mod organization;
 mod output;
@@ -99,7 +99,7 @@ enum Command {
 
 /// Why the program ends without success: one sentence, and the exit code.
 #[derive(Debug)]
-struct Failure {
+pub(crate) struct Failure {
     sentence: String,
     code: u8,
 }

@@ -55,12 +55,7 @@ pub struct Tokens {
 impl Tokens {
     /// A token of this list for the position. The list is the RPC, the organization and the filter.
     pub async fn seal(&self, store: &Store, list: &str, position: &str) -> Result<String> {
-        let mut position = position.as_bytes().to_vec();
-        let nonce: [u8; NONCE_LEN] = rand::random();
-        let sealed = (self.key(store).await?)
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(list), &mut position)
-            .map_err(|_| Error::Internal("a page token cannot be sealed".to_owned()));
-        sealed.map(|()| hex::encode([&nonce[..], &position].concat()))
+        Token::seal(self.key(store).await?, list, position).map(|token| token.text())
     }
 
     /// The position in a token of this list; none where the request has no token.
@@ -69,22 +64,51 @@ impl Tokens {
         if token.is_empty() {
             return Ok(None);
         }
-        let bytes = hex::decode(&*token).map_err(|_| Error::InvalidPageToken)?;
-        let (nonce, sealed) = bytes.split_first_chunk().ok_or(Error::InvalidPageToken)?;
-        let mut sealed = sealed.to_vec();
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let opened = self.key(store).await?.open_in_place(nonce, Aad::from(list), &mut sealed);
-        let position = opened.map_err(|_| Error::InvalidPageToken)?.to_vec();
-        String::from_utf8(position).map(Some).map_err(|_| Error::InvalidPageToken)
+        let token = Token::parse(&token)?;
+        token.open(self.key(store).await?, list).map(Some)
     }
 
     /// All replicas have the same.
     async fn key(&self, store: &Store) -> Result<&LessSafeKey> {
-        let load = || async {
-            let secret = store::secret::page_token(store).await?;
-            let key = UnboundKey::new(&CHACHA20_POLY1305, &secret);
-            key.map(LessSafeKey::new).map_err(|_| Error::Internal("the secret of page tokens is no key".to_owned()))
-        };
-        self.key.get_or_try_init(load).await
+        self.key.get_or_try_init(|| async { key(&store::secret::page_token(store).await?) }).await
+    }
+}
+
+/// The key of this secret, which has 32 bytes.
+pub fn key(secret: &[u8]) -> Result<LessSafeKey> {
+    let key = UnboundKey::new(&CHACHA20_POLY1305, secret);
+    key.map(LessSafeKey::new).map_err(|_| Error::Internal("the secret of page tokens is no key".to_owned()))
+}
+
+/// A sealed position.
+pub struct Token {
+    nonce: [u8; NONCE_LEN],
+    sealed: Vec<u8>,
+}
+
+impl Token {
+    pub fn seal(key: &LessSafeKey, list: &str, position: &str) -> Result<Self> {
+        let (nonce, mut sealed) = (rand::random(), position.as_bytes().to_vec());
+        let done = key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(list), &mut sealed);
+        done.map_err(|_| Error::Internal("a page token cannot be sealed".to_owned()))?;
+        Ok(Self { nonce, sealed })
+    }
+
+    pub fn text(&self) -> String {
+        hex::encode([&self.nonce[..], &self.sealed].concat())
+    }
+
+    pub fn parse(text: &str) -> Result<Self> {
+        let bytes = hex::decode(text).map_err(|_| Error::InvalidPageToken)?;
+        let (nonce, sealed) = bytes.split_first_chunk().ok_or(Error::InvalidPageToken)?;
+        Ok(Self { nonce: *nonce, sealed: sealed.to_vec() })
+    }
+
+    /// The position, if it was sealed for this list.
+    pub fn open(mut self, key: &LessSafeKey, list: &str) -> Result<String> {
+        let nonce = Nonce::assume_unique_for_key(self.nonce);
+        let opened = key.open_in_place(nonce, Aad::from(list), &mut self.sealed);
+        let position = opened.map_err(|_| Error::InvalidPageToken)?.to_vec();
+        String::from_utf8(position).map_err(|_| Error::InvalidPageToken)
     }
 }

@@ -59,10 +59,8 @@ impl ProfileQueryService for Api {
         &self,
         request: Request<pb::ListProfilesRequest>,
     ) -> Result<Response<pb::ListProfilesResponse>, Status> {
-        let (organization, mut input) = (auth::author(&request)?.organization_id, auth::input(&request));
-        let pb::ListProfilesRequest { page_size, page_token, name_prefix, dob } = request.into_inner();
-        let size = page::size(&mut input, page_size);
-        let filter = filter(input, &name_prefix, &dob)?;
+        let (organization, input) = (auth::author(&request)?.organization_id, auth::input(&request));
+        let List { size, filter, page_token } = List::parse(input, request.into_inner())?;
         let list = name_of(organization, &filter);
         let after = self
             .tokens
@@ -115,7 +113,7 @@ impl From<LookUpBy> for By {
 }
 
 /// The ids of a batch.
-fn batch(mut input: Input, request: pb::BatchGetProfilesRequest) -> Result<Vec<Uuid>> {
+pub fn batch(mut input: Input, request: pb::BatchGetProfilesRequest) -> Result<Vec<Uuid>> {
     let pb::BatchGetProfilesRequest { ids } = request;
     input.judge(
         "ids",
@@ -129,8 +127,23 @@ fn batch(mut input: Input, request: pb::BatchGetProfilesRequest) -> Result<Vec<U
     input.finish(ids)
 }
 
+/// Which profiles are listed.
+pub struct List {
+    size: u64,
+    filter: Filter,
+    page_token: String,
+}
+
+impl List {
+    pub fn parse(mut input: Input, request: pb::ListProfilesRequest) -> Result<Self> {
+        let pb::ListProfilesRequest { page_size, page_token, name_prefix, dob } = request;
+        let size = page::size(&mut input, page_size);
+        Ok(Self { size, filter: filter(input, &name_prefix, &dob)?, page_token })
+    }
+}
+
 /// Whom a list has.
-fn filter(mut input: Input, name_prefix: &str, dob: &str) -> Result<Filter> {
+pub fn filter(mut input: Input, name_prefix: &str, dob: &str) -> Result<Filter> {
     let name = input.optional("name_prefix", name_prefix, value::line::<200>).unwrap_or_default();
     let dob = input.optional("dob", dob, value::date_of_birth(clock::now()));
     input.finish(Filter { name: value::fold(&name), dob })
@@ -149,7 +162,8 @@ fn position_out(profile: &pb::Profile) -> String {
     format!("{} {}", profile.id, value::sort_name(&name(&profile.last_name), &name(&profile.first_name)))
 }
 
-fn position_in(position: &str) -> Result<Position> {
+/// The position in a page token.
+pub fn position_in(position: &str) -> Result<Position> {
     let (id, sort_name) = position.split_once(' ').ok_or(Error::InvalidPageToken)?;
     let id = Uuid::try_parse(id).map_err(|_| Error::InvalidPageToken)?;
     Ok(Position { sort_name: sort_name.to_owned(), id })

@@ -60,10 +60,8 @@ impl SupportService for Api {
         &self,
         request: Request<pb::ListProfileCasesRequest>,
     ) -> Result<Response<pb::ListProfileCasesResponse>, Status> {
-        let (organization, mut input) = (auth::author(&request)?.organization_id, auth::input(&request));
-        let pb::ListProfileCasesRequest { id, page_size, page_token } = request.into_inner();
-        let (id, size) = (input.id("id", &id), page::size(&mut input, page_size));
-        input.finish(())?;
+        let (organization, input) = (auth::author(&request)?.organization_id, auth::input(&request));
+        let Cases { id, size, page_token } = Cases::parse(input, request.into_inner())?;
         telemetry::note_profile(id);
         // Sealed: what a case system has put into its ids is not for the logs of others.
         let list = format!("ListProfileCases\n{organization}\n{id}");
@@ -117,7 +115,7 @@ impl Api {
 }
 
 /// What the caller tells, in its stored form.
-fn contact(mut input: Input, by: Option<By>) -> Result<Contact> {
+pub fn contact(mut input: Input, by: Option<By>) -> Result<Contact> {
     let contact = match by {
         Some(By::Email(email)) => Contact::Email(input.required("email", &email, value::email)),
         Some(By::PhoneNumber(number)) => {
@@ -131,8 +129,23 @@ fn contact(mut input: Input, by: Option<By>) -> Result<Contact> {
     input.finish(contact)
 }
 
+/// Which cases are asked for (AIP-158).
+pub struct Cases {
+    id: Uuid,
+    size: u64,
+    page_token: String,
+}
+
+impl Cases {
+    pub fn parse(mut input: Input, request: pb::ListProfileCasesRequest) -> Result<Self> {
+        let pb::ListProfileCasesRequest { id, page_size, page_token } = request;
+        let (id, size) = (input.id("id", &id), page::size(&mut input, page_size));
+        input.finish(Self { id, size, page_token })
+    }
+}
+
 /// Which changes are asked for (AIP-158).
-struct Page {
+pub struct Page {
     id: Uuid,
     /// Only revisions below this one.
     below: i64,
@@ -140,7 +153,7 @@ struct Page {
 }
 
 impl Page {
-    fn parse(mut input: Input, request: pb::ListProfileChangesRequest) -> Result<Self> {
+    pub fn parse(mut input: Input, request: pb::ListProfileChangesRequest) -> Result<Self> {
         let pb::ListProfileChangesRequest { id, page_size, page_token } = request;
         let id = input.id("id", &id);
         let size = page::size(&mut input, page_size);
@@ -153,12 +166,12 @@ impl Page {
 }
 
 /// A token that is bound to its profile: the profile and the last revision shown.
-fn page_token(profile: Uuid, revision: i64) -> String {
+pub fn page_token(profile: Uuid, revision: i64) -> String {
     hex::encode([profile.as_bytes().as_slice(), &revision.to_be_bytes()].concat())
 }
 
 /// The revision in a token of this profile.
-fn page_start(token: &str, profile: Uuid) -> Result<i64> {
+pub fn page_start(token: &str, profile: Uuid) -> Result<i64> {
     let mut bytes = [0; 24];
     hex::decode_to_slice(token, &mut bytes).map_err(|_| Error::InvalidPageToken)?;
     let (id, revision) = bytes.split_first_chunk().ok_or(Error::InvalidPageToken)?;

@@ -60,9 +60,33 @@ enum State {
     Ended,
 }
 
+/// Where a follower begins.
+pub enum Beginning {
+    Everything,
+    Now,
+    Token(Cursor),
+}
+
+impl Beginning {
+    /// Where the request says.
+    pub fn parse(mut input: Input, organization: Uuid, request: pb::WatchProfilesRequest) -> Result<Self> {
+        let pb::WatchProfilesRequest { resume_token, skip_existing } = request;
+        let token = value::clean(&resume_token);
+        if skip_existing && !token.is_empty() {
+            input.judge::<()>("skip_existing", Err(Rule::NotWithToken));
+        }
+        input.finish(())?;
+        match &*token {
+            "" if skip_existing => Ok(Self::Now),
+            "" => Ok(Self::Everything),
+            token => cursor(organization, token).map(Self::Token).ok_or(Error::InvalidResumeToken),
+        }
+    }
+}
+
 /// How far a follower is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cursor {
+pub enum Cursor {
     /// In the snapshot that was begun at this mark: it has the profiles up to this id.
     Snapshot { begun: Mark, up_to: Uuid },
     /// It has the changes up to this mark.
@@ -71,7 +95,7 @@ enum Cursor {
 
 /// A position in the feed with a digest of the change that is there: after a restore it may be another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Mark {
+pub struct Mark {
     position: i64,
     digest: [u8; 8],
 }
@@ -104,22 +128,16 @@ impl Watch {
     pub async fn begin(
         feed: Feed,
         organization: Uuid,
-        mut input: Input,
+        input: Input,
         request: pb::WatchProfilesRequest,
         end: CancellationToken,
     ) -> Result<Self> {
-        let pb::WatchProfilesRequest { resume_token, skip_existing } = request;
-        let token = value::clean(&resume_token);
-        if skip_existing && !token.is_empty() {
-            input.judge::<()>("skip_existing", Err(Rule::NotWithToken));
-        }
-        input.finish(())?;
+        let beginning = Beginning::parse(input, organization, request)?;
         let head = feed.heads().follow(organization);
-        let cursor = if token.is_empty() {
-            let last = feed.last(organization).await?.as_ref().map(Mark::of).unwrap_or_default();
-            if skip_existing { Cursor::Live(last) } else { Cursor::Snapshot { begun: last, up_to: Uuid::nil() } }
-        } else {
-            resumed(&feed, organization, &token).await?
+        let cursor = match beginning {
+            Beginning::Everything => Cursor::Snapshot { begun: last(&feed, organization).await?, up_to: Uuid::nil() },
+            Beginning::Now => Cursor::Live(last(&feed, organization).await?),
+            Beginning::Token(cursor) => resumed(&feed, organization, cursor).await?,
         };
         let (page, heartbeat) = ((Page::default(), 0), Instant::now() + HEARTBEAT);
         let (sent, follower) = (SentProfiles::of_this_call(), feed.followers().enter(head.clone()));
@@ -261,7 +279,7 @@ fn owner(organization: Uuid) -> [u8; 4] {
 }
 
 /// A token: whose it is, the mark, and in a snapshot the last profile.
-fn token(organization: Uuid, cursor: &Cursor) -> String {
+pub fn token(organization: Uuid, cursor: &Cursor) -> String {
     let (mark, up_to) = match cursor {
         Cursor::Snapshot { begun, up_to } => (begun, up_to.as_bytes().as_slice()),
         Cursor::Live(mark) => (mark, &[][..]),
@@ -270,7 +288,7 @@ fn token(organization: Uuid, cursor: &Cursor) -> String {
 }
 
 /// The cursor in a token of this organization.
-fn cursor(organization: Uuid, token: &str) -> Option<Cursor> {
+pub fn cursor(organization: Uuid, token: &str) -> Option<Cursor> {
     let bytes = hex::decode(token).ok()?;
     let (owned, rest) = bytes.split_first_chunk()?;
     let (position, rest) = rest.split_first_chunk()?;
@@ -283,9 +301,13 @@ fn cursor(organization: Uuid, token: &str) -> Option<Cursor> {
     (*owned == owner(organization) && mark.position >= 0).then_some(cursor)
 }
 
+/// The mark of the organization's last change.
+async fn last(feed: &Feed, organization: Uuid) -> Result<Mark> {
+    Ok(feed.last(organization).await?.as_ref().map(Mark::of).unwrap_or_default())
+}
+
 /// Where a token goes on, if the change is there that it was made at.
-async fn resumed(feed: &Feed, organization: Uuid, token: &str) -> Result<Cursor> {
-    let cursor = cursor(organization, token).ok_or(Error::InvalidResumeToken)?;
+async fn resumed(feed: &Feed, organization: Uuid, cursor: Cursor) -> Result<Cursor> {
     let mark = cursor.mark();
     let there = match mark.position {
         0 => Some(Mark::default()),

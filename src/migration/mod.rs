@@ -44,7 +44,7 @@ impl Migrator {
 #[async_trait::async_trait]
 impl MigratorTraitSelf for Migrator {
     fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
-        let ours: [Box<dyn MigrationTrait>; 8] = [
+        let mut migrations: Vec<Box<dyn MigrationTrait>> = vec![
             Box::new(m20261122_000001_initial::Migration),
             Box::new(m20261126_000001_sort_name::Migration),
             Box::new(m20261126_000002_feed::Migration),
@@ -54,8 +54,10 @@ impl MigratorTraitSelf for Migrator {
             Box::new(m20261126_000006_import::Migration),
             Box::new(m20261126_000007_rate_disabled::Migration),
         ];
-        let newer = self.newer.iter().map(|name| Box::new(Newer(name.clone())) as Box<dyn MigrationTrait>);
-        ours.into_iter().chain(newer).collect()
+        for name in &self.newer {
+            migrations.push(Box::new(Newer(name.clone())));
+        }
+        migrations
     }
 }
 

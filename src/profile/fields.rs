@@ -16,8 +16,9 @@ use crate::{
     value::{self, Rule},
 };
 
-/// How many violations a request is told of at the most: an error travels in headers, which clients limit.
+/// How many violations a request is told of at the most, and how many bytes of headers they fill: most clients take 8 KiB.
 const NAMED_VIOLATIONS: usize = 20;
+const LARGEST_VIOLATIONS: usize = 7500;
 
 /// Judges the values of a request and gathers every violation. A value that broke its rule is its type's default, and
 /// goes nowhere: `finish` refuses the whole request.
@@ -108,9 +109,21 @@ impl Input {
             }
             Err(error) => return Err(error),
         };
-        self.violations.truncate(NAMED_VIOLATIONS);
+        let mut room = LARGEST_VIOLATIONS;
+        let fits = |violation: &&Violation| {
+            room = room.saturating_sub(size_in_headers(violation));
+            room > 0
+        };
+        let named = self.violations.iter().take(NAMED_VIOLATIONS).take_while(fits).count();
+        self.violations.truncate(named);
         made.filter(|_| self.violations.is_empty()).ok_or(Error::InvalidFields(self.violations))
     }
+}
+
+/// About how many bytes of headers a violation fills: it is in the message, where a space is three bytes, and twice in the
+/// details, which are base64.
+fn size_in_headers(Violation { field, rule }: &Violation) -> usize {
+    4 * (field.len() + rule.to_string().len()) + 50
 }
 
 /// The form in which a column stores this text. Exhaustive: a new column does not compile until someone has decided.

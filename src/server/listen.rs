@@ -237,7 +237,7 @@ mod tests {
     async fn a_connection_reads_a_burst_in_its_turn_and_goes_on_in_the_next() {
         const SENT: usize = 4 * BURST;
         let (mut connection, mut peer) = connection().await;
-        peer.write_all(&[0; SENT]).await.expect("a peer that reads");
+        peer.write_all(&vec![0; SENT]).await.expect("a peer that reads");
         connection.read_exact(&mut [0; PREFACE.len()]).await.expect("the preface again");
         let (mut turns, mut read) = (Vec::new(), 0);
         while read < SENT {

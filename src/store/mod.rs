@@ -81,6 +81,13 @@ const LOOK_FOR_IDLE: Duration = Duration::from_millis(5);
 /// How long a worker keeps its connection when there is no more work for it.
 pub const KEPT: Duration = Duration::from_millis(20);
 
+/// How long a migration waits for a table: whoever wants it meanwhile waits behind it, and gives up after 2 s. A writer
+/// who has another table that the migration wants ends after 1 s, PostgreSQL's `deadlock_timeout`, and tries again.
+const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// How long others have the table before the migration tries again.
+const MIGRATE_AGAIN: Duration = Duration::from_secs(1);
+
 /// Makes migrating replicas wait for each other: any number will do, as long as it is always the same.
 const MIGRATION_LOCK: i64 = 0x7072_6f66_696c_6573;
 
@@ -273,13 +280,28 @@ impl Store {
         Ok(())
     }
 
-    /// Brings the schema up to date; several programs may do so at once.
+    /// Brings the schema up to date; several programs may do so at once. A table that is in use, as by a dump, is waited for,
+    /// so that others who want it wait for `MIGRATION_LOCK_TIMEOUT` at the most.
     pub(crate) async fn migrate(&self) -> Result<()> {
+        loop {
+            match self.try_to_migrate().await {
+                Err(Error::TransactionConflict { cause, .. }) if self.backend() == DbBackend::Postgres => {
+                    tracing::warn!(cause, "the schema is not up to date yet: a table is in use");
+                    sleep(MIGRATE_AGAIN).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_to_migrate(&self) -> Result<()> {
         let tx = self.begin().await?;
         if tx.get_database_backend() == DbBackend::Postgres {
             tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
             tx.execute_unprepared("SET LOCAL lock_timeout = 0").await?;
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
+            let limit = MIGRATION_LOCK_TIMEOUT.as_millis();
+            tx.execute_unprepared(&format!("SET LOCAL lock_timeout = {limit}")).await?;
         }
         Migrator::for_database(&tx).await?.up(&tx, None).await?;
         commit(tx).await

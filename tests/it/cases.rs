@@ -228,18 +228,28 @@ async fn no_write_begun_after_the_acknowledgment_changes_a_locked_field() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_began_before_the_report_changes_nothing_after_its_acknowledgment() {
     let database = Arc::new(Database::create());
-    let replicas = [Service::on(Arc::clone(&database), []), Service::on(Arc::clone(&database), [])];
+    // No connection ends by its age, with a call on it, however long many rounds take.
+    let start = || Service::on(Arc::clone(&database), ["--max-connection-age", "1d"]);
+    let replicas = [start(), start()];
     let north = replicas[0].organization("north").await;
     let other = replicas[1].client(&replicas[1].key("north", &["profiles.read", "profiles.write"])).await;
     let mut lanes = JoinSet::new();
     for lane in 0..8 {
         let (north, other) = (north.clone(), other.clone());
         lanes.spawn(async move {
-            for round in 0..rounds(200) / 8 {
-                let ada = north.person(json!({})).await;
-                let writes = [&north, &other].map(|client| {
+            for round in 0..rounds(120) / 8 {
+                let email = format!("{lane}.{round}@example.com");
+                let ada = north.person(json!({ "email": email })).await;
+                let writes = [(&north, "patch"), (&other, "patch"), (&north, "update"), (&other, "replace")];
+                let writes = writes.map(|(client, rpc)| {
                     let (client, ada) = (client.clone(), ada.clone());
-                    tokio::spawn(async move { client.patch(&ada, json!({ "firstName": "Eve" })).await })
+                    tokio::spawn(async move {
+                        match rpc {
+                            "patch" => client.patch(&ada, json!({ "firstName": "Eve" })).await,
+                            "update" => client.update(json!({ "email": ada["email"], "lastName": "King" })).await,
+                            _ => client.replace(json!({ "id": ada["id"], "email": ada["email"], "firstName": "Joan", "lastName": "Byron" })).await,
+                        }
+                    })
                 });
                 north.report(&format!("c-{lane}-{round}"), &ada, "ASSIGNED", MONDAY).await.expect("reported");
                 let locked = other.get(&ada).await.expect("the profile");

@@ -1,10 +1,12 @@
 //! What other systems call a person.
 
+use std::sync::Arc;
+
 use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::harness::{Client, Service, client, rounds};
+use crate::harness::{Client, Database, Service, client, rounds};
 
 const CREATE: &str = "ProfileService/CreateProfile";
 const LOOK_UP: &str = "ProfileQueryService/LookUpProfile";
@@ -276,7 +278,9 @@ async fn many_people_with_as_many_identifiers_as_there_may_be_are_stored_togethe
 /// Creates and adds race for one pair. `scripts/prove races` makes it 1,000 rounds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_64_callers_who_want_one_pair_exactly_one_gets_it() {
-    let (service, north) = client().await;
+    // No connection ends by its age, with a call on it, however long many rounds take.
+    let service = Service::on(Arc::new(Database::create()), ["--max-connection-age", "1d"]);
+    let north = service.organization("north").await;
     let mut people = Vec::new();
     for _ in 0..32 {
         people.push(north.person(json!({})).await);

@@ -1,30 +1,95 @@
 //! Races that the database decides.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::harness::{Client, client, rounds};
+use crate::harness::{Client, Database, SCOPES, Service, client, rounds};
 
+/// Half of them through another program, in every way in which a profile gets one. An UpdateProfile cannot set an e-mail
+/// address: where that is wanted it asks for its owner instead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_64_callers_who_want_one_phone_number_exactly_one_gets_it() {
-    let (_service, north) = client().await;
-    for round in 0..rounds(25) {
+async fn of_64_callers_who_want_one_phone_number_or_email_address_exactly_one_gets_it() {
+    let database = Arc::new(Database::create());
+    // No connection ends by its age, with a call on it, however long many rounds take.
+    let start = || Service::on(Arc::clone(&database), ["--max-connection-age", "1d"]);
+    let programs = [start(), start()];
+    let north = programs[0].organization("north").await;
+    let clients = [north.clone(), programs[1].client(&programs[1].key("north", &SCOPES)).await];
+    let mut people = Vec::new();
+    for person in 0..64 {
+        people.push(north.person(json!({ "email": format!("{person}@example.com") })).await);
+    }
+    for round in 0..rounds(16) {
+        let phone = round % 2 == 0;
+        let (field, value, reason) = if phone {
+            ("phoneNumber", format!("+1555{round:07}"), "PHONE_NUMBER_IN_USE")
+        } else {
+            ("email", format!("round.{round}@example.com"), "EMAIL_IN_USE")
+        };
+        let wanted = json!({ (field): value });
+        let watching = Arc::new(AtomicBool::new(true));
+        let watch = tokio::spawn(owners(clients[1].clone(), wanted.clone(), Arc::clone(&watching)));
         let mut callers = JoinSet::new();
-        for _ in 0..64 {
-            let (north, phone) = (north.clone(), format!("+1555{round:07}"));
-            let profile = json!({ "firstName": "A", "lastName": "B", "phoneNumber": phone });
-            callers.spawn(async move { north.create(profile).await });
+        for (caller, person) in people.iter().enumerate() {
+            let (client, person, wanted) = (clients[caller / 4 % 2].clone(), person.clone(), wanted.clone());
+            callers.spawn(async move {
+                let rpc = ["create", "patch", "correct", "update"][caller % 4];
+                let outcome = match rpc {
+                    "create" => {
+                        let mut profile = json!({ "firstName": "A", "lastName": "B" });
+                        profile[field] = wanted[field].clone();
+                        client.create(profile).await
+                    }
+                    "patch" => client.patch(&person, wanted).await,
+                    "correct" => client.correct(&person, wanted, "she says so").await,
+                    _ if phone => {
+                        client.update(json!({ "email": person["email"], "phoneNumber": wanted[field] })).await
+                    }
+                    _ => client.update(json!({ "email": wanted[field], "city": format!("City {caller}") })).await,
+                };
+                (rpc, outcome)
+            });
         }
-        let outcomes = callers.join_all().await;
-        let refusals: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
-        assert_eq!(refusals.len(), 63, "round {round}");
-        for refused in refusals {
-            assert_eq!((refused.code, refused.reason.as_str()), (Code::AlreadyExists, "PHONE_NUMBER_IN_USE"));
+        let (mut winners, mut asked) = (HashSet::new(), HashSet::new());
+        for (rpc, outcome) in callers.join_all().await {
+            match outcome {
+                Ok(owner) if rpc == "update" && !phone => drop(asked.insert(owner["id"].to_string())),
+                Ok(owner) => assert!(winners.insert(owner["id"].to_string()), "round {round}"),
+                Err(refused) if rpc == "update" && !phone => assert_eq!(refused.reason, "USER_NOT_FOUND"),
+                Err(refused) => assert_eq!((refused.code, refused.reason.as_str()), (Code::AlreadyExists, reason)),
+            }
+        }
+        watching.store(false, Ordering::SeqCst);
+        asked.extend(watch.await.expect("a look"));
+        assert_eq!(winners.len(), 1, "round {round}: {winners:?}");
+        assert!(asked.is_subset(&winners), "round {round}: {asked:?} have owned what {winners:?} got");
+        let owner = clients[round % 2].call("ProfileQueryService/LookUpProfile", wanted.clone()).await;
+        let owner = owner.expect("an owner");
+        assert!(winners.contains(&owner["id"].to_string()), "round {round}");
+        if !phone && let Some(person) = people.iter().find(|person| person["id"] == owner["id"]) {
+            north.patch(person, json!({ "email": person["email"] })).await.expect("its own address again");
         }
     }
+}
+
+/// Who is found by an address, over and over: all of them.
+async fn owners(client: Client, address: Json, watching: Arc<AtomicBool>) -> HashSet<String> {
+    let mut owners = HashSet::new();
+    while watching.load(Ordering::SeqCst) {
+        if let Ok(owner) = client.call("ProfileQueryService/LookUpProfile", address.clone()).await {
+            owners.insert(owner["id"].to_string());
+        }
+    }
+    owners
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,8 @@ use std::{
 use syn::visit::{self, Visit};
 
 /// The modules of the crate from the top down: each may name only those below it.
-const LAYERS: [&str; 19] = [
+const LAYERS: [&str; 20] = [
+    "fuzzing",
     "client",
     "cli",
     "server",

@@ -61,7 +61,9 @@ class Follower:
                 if asyncio.current_task().cancelling():
                     raise
             except grpc.aio.AioRpcError as error:
-                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL):
+                broken = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+                details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+                if not broken and b"google.rpc.RetryInfo" not in details:
                     self.watcher.refused = f"{error.code().name} {error.details()}"
                     return
             await asyncio.sleep(PAUSE * self._random.random())

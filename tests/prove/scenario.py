@@ -48,6 +48,14 @@ class Scenario:
     violations: list[Violation] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
 
+    async def join(self, path: Path, environment: dict[str, str]) -> Replica:
+        """One more replica, of a program that may be another one."""
+        key = self.replicas[0].key if self.replicas else None
+        replica = Replica(path, self.database.url, key, environment)
+        self.replicas.append(replica)
+        await replica.start()
+        return replica
+
     async def follow(self, name: str, *, skip_existing: bool) -> None:
         """One more follower."""
         seed = len(self.followers)
@@ -99,15 +107,12 @@ async def play(
     afterwards: Happening | None = None,
 ) -> Scenario:
     """Plays a scenario to its end, with a replica in each of the environments, and answers it with what is wrong."""
-    first = Replica(path, database.url, None, environments[0])
-    scenario = Scenario(database, [first], kind([first], mix, seed), [])
+    replicas: list[Replica] = []
+    scenario = Scenario(database, replicas, kind(replicas, mix, seed), [])
     try:
-        await first.start()
-        for environment in environments[1:]:
-            scenario.replicas.append(Replica(path, database.url, first.key, environment))
-            await scenario.replicas[-1].start()
+        for environment in environments:
+            await scenario.join(path, environment)
         traffic = scenario.traffic
-        traffic.replicas = scenario.replicas
         await scenario.follow("the first", skip_existing=True)
         await scenario.followers[0].began.wait()
         started = time.monotonic()

@@ -29,6 +29,7 @@ from replica import Replica
 
 CREATE, PATCH, UPDATE = (f"ProfileService/{name}Profile" for name in ("Create", "Patch", "Update"))
 GET, BATCH, LOOK_UP = "ProfileService/GetProfile", "ProfileQueryService/BatchGetProfiles", "ProfileQueryService/LookUpProfile"
+LIST = "ProfileQueryService/ListProfiles"
 HOT = 4  # profiles that most operations are about
 BATCH_SIZE = 5
 REPORTED = 1_767_607_200  # when the first status of each case was reported; the second is a second younger
@@ -169,6 +170,19 @@ class Traffic:
             found = {profile.id: profile for profile in answer.profiles}
             for id, person in people.items():
                 self.note_read(BATCH, person, begun, found.get(id))
+
+    async def pages(self) -> None:
+        """Two pages of a list by name, each from any replica. One who is not known yet is just being created."""
+        people, token = {person.id: person for person in self.people}, ""
+        for _ in range(2):
+            request = dict(name_prefix="byron", page_size=BATCH_SIZE, page_token=token)
+            begun, answer = await self._read(LIST, request)
+            for profile in answer.profiles if answer else ():
+                if profile.id in people:
+                    self.note_read(LIST, people[profile.id], begun, profile)
+            if not answer or not answer.next_page_token:
+                return
+            token = answer.next_page_token
 
     async def _read_one(self, name: str, person: Person, **fields: str) -> None:
         begun, answer = await self._read(name, fields)

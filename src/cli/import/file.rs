@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead as _, BufReader},
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -15,9 +15,9 @@ pub const LONGEST_LINE: usize = 64 * 1024;
 const LONGEST_READ: usize = LONGEST_LINE + 32 * 1024;
 
 /// Reads a file of lines.
-pub struct Lines {
+pub struct Lines<R = BufReader<File>> {
     path: PathBuf,
-    input: BufReader<File>,
+    input: R,
     hash: Sha256,
     number: u64,
 }
@@ -38,7 +38,14 @@ impl Lines {
             return Err(format!("{} is not a file", path.display()));
         }
         let input = BufReader::with_capacity(256 * 1024, File::open(path).map_err(unreadable)?);
-        Ok(Self { path: path.to_owned(), input, hash: Sha256::new(), number: 0 })
+        Ok(Self::of(path, input))
+    }
+}
+
+impl<R: BufRead> Lines<R> {
+    /// The lines of the file at this path, whose content this is.
+    pub fn of(path: &Path, content: R) -> Self {
+        Self { path: path.to_owned(), input: content, hash: Sha256::new(), number: 0 }
     }
 
     /// The next line, if there is one; a blank one has no text.

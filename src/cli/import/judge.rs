@@ -78,7 +78,8 @@ impl Judge {
         Ok(lines.sha256())
     }
 
-    fn line(&self, line: Line) -> Judged {
+    /// Judges a line that is not blank.
+    pub fn line(&self, line: Line) -> Judged {
         let Line { number, text } = line;
         let text = text.unwrap_or_default();
         let said = profile(&text).and_then(|profile| self.said(number, profile));

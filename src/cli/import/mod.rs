@@ -3,11 +3,11 @@
 //! Lines are judged on a thread of their own and stored in the order of the file, some hundred in a transaction. How far
 //! the import has come is stored with them, so that one which ends early goes on there, and stores nobody twice.
 
-mod errors;
-mod file;
+pub mod errors;
+pub mod file;
 mod fill;
-mod judge;
-mod upsert;
+pub mod judge;
+pub mod upsert;
 
 use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod before;
 mod client;
 mod collector;
 mod database;
@@ -17,6 +18,7 @@ pub mod tls;
 pub mod wire;
 
 pub use self::{
+    before::Before,
     client::{Client, DESCRIPTORS, Failure, Messages, Outcome, POOL, message, method},
     collector::{Collector, attribute},
     database::Database,

@@ -1,6 +1,7 @@
 //! The program as its users run it.
 
 use std::{
+    env,
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -26,9 +27,11 @@ pub const SCOPES: [&str; 6] =
 /// How many keys have been made: each has a name of its own.
 static KEYS: AtomicUsize = AtomicUsize::new(0);
 
-/// The program, about to be run with these arguments.
+/// The program, about to be run with these arguments: the one that was built with the tests, unless
+/// `PROFILE_TEST_PROGRAM` names another one.
 pub fn program<const N: usize>(arguments: [&str; N]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_profile-service"));
+    let built = env!("CARGO_BIN_EXE_profile-service");
+    let mut command = Command::new(env::var("PROFILE_TEST_PROGRAM").as_deref().unwrap_or(built));
     command.args(arguments).env_remove("RUST_LOG");
     command
 }
@@ -212,6 +215,11 @@ impl Service {
     pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.as_ref().expect("a running program").id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+    }
+
+    /// Whether nobody has waited for its end yet.
+    pub const fn is_running(&self) -> bool {
+        self.child.is_some()
     }
 
     /// Waits until the program has ended, and answers its exit code and its whole log.
