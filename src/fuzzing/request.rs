@@ -48,7 +48,7 @@ pub(super) fn judge(rpc: &str, message: &[u8]) -> bool {
             });
         }
         "FindProfile" => {
-            reads(message, |pb::FindProfileRequest { by }| support::contact(Input::without_metadata(), by))
+            reads(message, |pb::FindProfileRequest { by }| support::contact(Input::without_metadata(), by));
         }
         "ListProfiles" => reads(message, |request| query::List::parse(Input::without_metadata(), request)),
         "CountProfiles" => reads(message, |pb::CountProfilesRequest { name_prefix, dob }| {
