@@ -61,7 +61,8 @@ pub async fn run(args: WatchArgs) -> Result<(), Failure> {
         let organization = named(&store, &name).await?;
         let skip_existing = skip_existing && token.is_empty();
         let request = pb::WatchProfilesRequest { skip_existing, resume_token: token };
-        let watch = Watch::begin(Feed::new(&store), organization.id, Input::default(), request, end.clone()).await;
+        let input = Input::without_metadata();
+        let watch = Watch::begin(Feed::new(&store), organization.id, input, request, end.clone()).await;
         let watch = watch.map_err(|error| unresumed(error, token_file.as_deref()))?;
         copy(watch, token_file).await?;
         store.close().await;

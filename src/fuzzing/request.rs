@@ -41,20 +41,24 @@ pub(super) fn judge(rpc: &str, message: &[u8]) -> bool {
         "EraseProfile" => writes(message, change::erase),
         "GetProfile" => reads(message, |pb::GetProfileRequest { id }| one(&id)),
         "ExportProfile" => reads(message, |pb::ExportProfileRequest { id }| one(&id)),
-        "BatchGetProfiles" => reads(message, |request| query::batch(Input::default(), request)),
+        "BatchGetProfiles" => reads(message, |request| query::batch(Input::without_metadata(), request)),
         "LookUpProfile" => {
-            reads(message, |pb::LookUpProfileRequest { by }| support::contact(Input::default(), by.map(By::from)));
+            reads(message, |pb::LookUpProfileRequest { by }| {
+                support::contact(Input::without_metadata(), by.map(By::from))
+            });
         }
-        "FindProfile" => reads(message, |pb::FindProfileRequest { by }| support::contact(Input::default(), by)),
-        "ListProfiles" => reads(message, |request| query::List::parse(Input::default(), request)),
+        "FindProfile" => {
+            reads(message, |pb::FindProfileRequest { by }| support::contact(Input::without_metadata(), by));
+        }
+        "ListProfiles" => reads(message, |request| query::List::parse(Input::without_metadata(), request)),
         "CountProfiles" => reads(message, |pb::CountProfilesRequest { name_prefix, dob }| {
-            query::filter(Input::default(), &name_prefix, &dob)
+            query::filter(Input::without_metadata(), &name_prefix, &dob)
         }),
         "WatchProfiles" => {
-            reads(message, |request| watch::Beginning::parse(Input::default(), ORGANIZATION, request));
+            reads(message, |request| watch::Beginning::parse(Input::without_metadata(), ORGANIZATION, request));
         }
-        "ListProfileChanges" => reads(message, |request| support::Page::parse(Input::default(), request)),
-        "ListProfileCases" => reads(message, |request| support::Cases::parse(Input::default(), request)),
+        "ListProfileChanges" => reads(message, |request| support::Page::parse(Input::without_metadata(), request)),
+        "ListProfileCases" => reads(message, |request| support::Cases::parse(Input::without_metadata(), request)),
         "GetCurrentKey" => reads(message, |pb::GetCurrentKeyRequest {}| Ok(())),
         _ => return false,
     }
@@ -80,7 +84,7 @@ fn reads<M: Message + Default, Q>(message: &[u8], query: impl FnOnce(M) -> Resul
 
 /// The id of the one profile that is read.
 fn one(id: &str) -> Result<Uuid> {
-    let mut input = Input::default();
+    let mut input = Input::without_metadata();
     let id = input.id("id", id);
     input.finish(id)
 }

@@ -144,7 +144,7 @@ pub fn actor(headers: &HeaderMap) -> Result<Option<String>, Rule> {
 
 /// Judges the values of a request, beginning with its metadata.
 pub fn input<T>(request: &Request<T>) -> Input {
-    let mut input = Input::default();
+    let mut input = Input::without_metadata();
     input.judge(ACTOR.as_str(), actor(request.metadata().as_ref()));
     input
 }

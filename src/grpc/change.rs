@@ -183,7 +183,7 @@ impl Draft {
             rpc,
             now,
             payload_sha256: Sha256::digest(request.encode_to_vec()).to_vec(),
-            input: Input::default(),
+            input: Input::without_metadata(),
             edit: Edit::Set { columns: Vec::new(), identifiers: Vec::new() },
             etag: None,
             audit: AuditNote::default(),

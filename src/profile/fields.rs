@@ -22,12 +22,16 @@ const LARGEST_VIOLATIONS: usize = 7500;
 
 /// Judges the values of a request and gathers every violation. A value that broke its rule is its type's default, and
 /// goes nowhere: `finish` refuses the whole request.
-#[derive(Default)]
 pub struct Input {
     violations: Vec<Violation>,
 }
 
 impl Input {
+    /// Begins to judge what has no metadata, or whose metadata is judged elsewhere. A handler begins with `auth::input`.
+    pub const fn without_metadata() -> Self {
+        Self { violations: Vec::new() }
+    }
+
     /// The value, or its violation.
     pub fn judge<T: Default>(&mut self, field: impl Into<String>, judged: Result<T, Rule>) -> T {
         judged.unwrap_or_else(|rule| {
