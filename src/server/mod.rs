@@ -148,7 +148,7 @@ impl Server {
         let Self { listeners, tls, store, limits, exposition, tracing } = self;
         let tasks = TaskTracker::new();
         let (reporter, health_service) = tonic_health::server::health_reporter();
-        Health::not_serving(reporter).await.watch(store.clone(), &tasks, stop.clone());
+        let health = Health::not_serving(reporter).await;
         sweep::start(store.clone(), &tasks, stop.clone());
         if let Some(tls) = &tls {
             Arc::clone(tls).watch(&tasks, stop.clone());
@@ -182,6 +182,7 @@ impl Server {
                 }
             });
         }
+        health.watch(store.clone(), &tasks, stop.clone()); // who is ready has all metrics
         let calls = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
             .add_service(
                 reflection().build_v1().expect(DESCRIPTORS_ARE_OURS).max_decoding_message_size(LARGEST_QUESTION),
