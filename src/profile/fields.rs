@@ -114,7 +114,7 @@ impl Input {
             room = room.saturating_sub(size_in_headers(violation));
             room > 0
         };
-        let named = self.violations.iter().take(NAMED_VIOLATIONS).take_while(fits).count();
+        let named = self.violations.iter().take(NAMED_VIOLATIONS).take_while(fits).count().max(1);
         self.violations.truncate(named);
         made.filter(|_| self.violations.is_empty()).ok_or(Error::InvalidFields(self.violations))
     }

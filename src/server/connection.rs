@@ -181,7 +181,12 @@ mod tests {
     #[test]
     fn of_more_calls_than_there_may_be_at_once_one_that_is_cancelled_does_not_begin() {
         let (peer, begun) = (Arc::<Peer>::default(), Cell::new(0));
-        let call = || unless_cancelled(UnderWay::begin(&peer), async { begun.set(begun.get() + 1) });
+        let call = || {
+            unless_cancelled(UnderWay::begin(&peer), async {
+                assert!(peer.under_way.load(Relaxed) > 0);
+                begun.set(begun.get() + 1);
+            })
+        };
         let others: Vec<_> = (0..STREAMS).map(|_| call()).collect();
         assert!(call().now_or_never().is_none());
         assert_eq!(begun.get(), 0);

@@ -1,4 +1,4 @@
-//! What happens around every call, in the order of the code: log line, deadline, key, whole message, permit, handler.
+//! What happens around every call, in the order of the code: a free place, log line, deadline, key, whole message, permit, handler.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -119,8 +119,8 @@ pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request,
     response.map(|body| Body::new(Answer { body, backlog, peer, course }))
 }
 
-/// Refuses a call for which there is no place, before anything is done for it: a flood of such calls is to cost as little as it
-/// can. It is counted like any other, and has no line in the log.
+/// Refuses a call for which there is no place, before its key is looked up and its message is read: a flood costs less so. It
+/// is counted like any other, and has no line in the log.
 fn refused_at_once(method: Option<Method>, request_id: HeaderValue) -> Response {
     let counted = CALLS.of(method);
     counted.begin();
@@ -137,7 +137,7 @@ pub fn panicked(_message: Box<dyn Any + Send>) -> Response {
 }
 
 impl Admission {
-    /// Whether a call would be one too many now. Some others may come to be meanwhile: their permits tell.
+    /// Whether there is no place for a call now. One that still finds some here may find none when it takes its permit.
     fn is_full_for(&self, access: Option<Access>) -> bool {
         matches!(access, Some(Access::AnyKey | Access::Key(_))) && self.permits.available_permits() == 0
     }

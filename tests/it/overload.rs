@@ -13,7 +13,7 @@ use tonic::{Code, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::{
-    Database, Service, message,
+    Client, Database, Service, message,
     wire::{Wire, frame},
 };
 
@@ -46,6 +46,8 @@ async fn a_call_too_many_is_refused_and_health_is_not() {
     };
     assert_eq!((refused.code, refused.reason.as_str()), (Code::ResourceExhausted, "OVERLOADED"));
     assert!(refused.retry_after.is_some());
+    let stranger = Client::with_metadata(service.channel().await, vec![("cv-api-key", "unknown".to_owned())]);
+    assert_eq!(stranger.get(&ada).await.expect_err("no place").reason, "OVERLOADED", "no key is looked up");
     let mut health = HealthClient::new(service.channel().await);
     health.check(HealthCheckRequest::default()).await.expect("health");
     held.release().await;
