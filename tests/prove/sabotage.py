@@ -11,7 +11,7 @@ import json
 
 from journal import ACKNOWLEDGED, Read, State, Write
 from scenario import Scenario
-from traffic import PATCH, UPDATE, Person, Traffic, now
+from traffic import PATCH, PATIENCE, UPDATE, Person, Traffic, now
 
 
 class StaleOnce(Traffic):
@@ -58,21 +58,22 @@ async def take_back(scenario: Scenario) -> None:
     """An acknowledged write is taken back, as by a commit that is not on the disk: its row, history and claim."""
     database, traffic = scenario.database, scenario.traffic
     await traffic.reached(traffic.goal // 2)
-    while True:
-        for write in newest(scenario)[:1]:
-            profile, revision = database.id(write.profile), write.answer.revision
-            row = f"profile_id = {profile} AND revision = {revision} AND request_id = '{write.key}'"
-            before = f"(SELECT 1 FROM profile WHERE id = {profile} AND revision = {revision - 1})"
-            await asyncio.to_thread(
-                database.execute,
-                f"UPDATE profile SET revision = {revision - 1}, {values_before(scenario, write)} "
-                f"WHERE id = {profile} AND revision = {revision}",
-                f"DELETE FROM profile_change WHERE {row} AND EXISTS {before}",
-                f"DELETE FROM write_request WHERE request_id = '{write.key}' AND EXISTS {before}",
-            )
-            if not database.query(f"SELECT 1 AS found FROM profile_change WHERE {row}"):
-                return
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            for write in newest(scenario):  # one that nobody knew of may have followed the first
+                profile, revision = database.id(write.profile), write.answer.revision
+                row = f"profile_id = {profile} AND revision = {revision} AND request_id = '{write.key}'"
+                before = f"(SELECT 1 FROM profile WHERE id = {profile} AND revision = {revision - 1})"
+                await asyncio.to_thread(
+                    database.execute,
+                    f"UPDATE profile SET revision = {revision - 1}, {values_before(scenario, write)} "
+                    f"WHERE id = {profile} AND revision = {revision}",
+                    f"DELETE FROM profile_change WHERE {row} AND EXISTS {before}",
+                    f"DELETE FROM write_request WHERE request_id = '{write.key}' AND EXISTS {before}",
+                )
+                if not database.query(f"SELECT 1 AS found FROM profile_change WHERE {row}"):
+                    return
+            await asyncio.sleep(0.01)
 
 
 async def overwrite(scenario: Scenario) -> None:
