@@ -69,10 +69,14 @@ impl ProfileQueryService for Api {
             .map(|position| position_in(&position))
             .transpose()?;
         let rows = read::list(&self.store, organization, &filter, after, size + 1).await?;
+        let (rows, names): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.profile, row.sort_name)).unzip();
         let (profiles, more) = page::fill(rows.into_iter().map(|row| Ok(pb::Profile::from(row))), size)?;
         telemetry::note_profiles(profiles.iter().map(|profile| profile.id.as_str()));
         let next_page_token = match profiles.last().filter(|_| more) {
-            Some(profile) => self.tokens.seal(&self.store, &list, &position_out(profile)).await?,
+            Some(profile) => {
+                let position = position_out(profile, &names[profiles.len() - 1]);
+                self.tokens.seal(&self.store, &list, &position).await?
+            }
             None => String::new(),
         };
         Ok(Response::new(pb::ListProfilesResponse { profiles, next_page_token }))
@@ -156,10 +160,9 @@ fn name_of(organization: Uuid, filter: &Filter) -> String {
     format!("ListProfiles\n{organization}\n{dob}\n{name}")
 }
 
-/// Where the next page begins: after this profile, as it was named.
-fn position_out(profile: &pb::Profile) -> String {
-    let name = |name: &Option<String>| name.clone().unwrap_or_default();
-    format!("{} {}", profile.id, value::sort_name(&name(&profile.last_name), &name(&profile.first_name)))
+/// Where the next page begins: after this profile, whose folded name was stored so.
+fn position_out(profile: &pb::Profile, sort_name: &str) -> String {
+    format!("{} {sort_name}", profile.id)
 }
 
 /// The position in a page token.

@@ -24,7 +24,7 @@ impl MigrationTrait for Migration {
         // The default is for a program of before, which does not know the column.
         let column = format!("ALTER TABLE profile ADD COLUMN sort_name TEXT {bytewise} NOT NULL DEFAULT ''");
         db.execute_unprepared(&column).await?;
-        fill(db).await?;
+        fill(db, None).await?;
         for columns in ["sort_name", "dob, sort_name"] {
             let name = columns.replace(", ", "_");
             let index = format!("CREATE INDEX profile_{name} ON profile (organization_id, {columns}, id)");
@@ -44,14 +44,18 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Folds the names of all profiles, in the order of their ids.
-async fn fill(db: &SchemaManagerConnection<'_>) -> Result<(), DbErr> {
+/// Folds the names of all profiles, or of those for which this holds, in the order of their ids.
+pub(super) async fn fill(db: &SchemaManagerConnection<'_>, which: Option<&str>) -> Result<(), DbErr> {
     let backend = db.get_database_backend();
+    let holds = which.unwrap_or("true");
+    // Of some profiles the table is not locked, and others go on renaming people.
+    let lock = if which.is_some() && backend == DbBackend::Postgres { " FOR UPDATE" } else { "" };
+    let next =
+        format!("SELECT id, last_name, first_name FROM profile WHERE id > $1 AND {holds} ORDER BY id LIMIT $2{lock}");
     let (mut after, mut rows) = (Uuid::nil(), 0);
     loop {
-        let next = "SELECT id, last_name, first_name FROM profile WHERE id > $1 ORDER BY id LIMIT $2";
         let values: [Value; 2] = [after.into(), STEP.into()];
-        let found = db.query_all_raw(Statement::from_sql_and_values(backend, next, values)).await?;
+        let found = db.query_all_raw(Statement::from_sql_and_values(backend, &next, values)).await?;
         let mut names: Vec<Value> = Vec::with_capacity(2 * found.len());
         for row in &found {
             after = row.try_get("", "id")?;

@@ -10,6 +10,7 @@ mod m20261126_000004_identifier;
 mod m20261126_000005_erasure;
 mod m20261126_000006_import;
 mod m20261126_000007_rate_disabled;
+mod m20261127_000001_fold;
 
 /// The `user_version` of an SQLite file that holds nothing which was deleted or overwritten without `secure_delete`.
 pub const COMPACTED: i32 = 1;
@@ -53,6 +54,7 @@ impl MigratorTraitSelf for Migrator {
             Box::new(m20261126_000005_erasure::Migration),
             Box::new(m20261126_000006_import::Migration),
             Box::new(m20261126_000007_rate_disabled::Migration),
+            Box::new(m20261127_000001_fold::Migration),
         ];
         for name in &self.newer {
             migrations.push(Box::new(Newer(name.clone())));

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 pub use self::profiles::{Batches, Profiles};
-pub use crate::store::name::{Filter, Position};
+pub use crate::store::name::{Filter, Listed, Position};
 
 use crate::{
     entity::{api_key, organization, profile, profile_case, profile_change, profile_identifier::Identifier},
@@ -46,7 +46,7 @@ pub async fn list(
     filter: &Filter,
     after: Option<Position>,
     limit: u64,
-) -> Result<Vec<profile::Model>> {
+) -> Result<Vec<Listed>> {
     store::name::list(store, organization, filter, after, limit).await
 }
 

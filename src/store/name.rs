@@ -2,15 +2,17 @@
 //! answer, but for a name's words among people of one date of birth.
 
 use chrono::NaiveDate;
-use sea_orm::{DbBackend, FromQueryResult, Statement};
+use sea_orm::{DbBackend, DbErr, FromQueryResult, QueryResult, Statement};
 use uuid::Uuid;
 
 use super::{
     Store,
-    profile::select,
     rows::{Sql, padded},
 };
-use crate::{entity::profile::Model, error::Result};
+use crate::{
+    entity::profile::{Entity, Model},
+    error::Result,
+};
 
 /// How many rows a query asks for: few numbers, since they are part of its text, so that PostgreSQL plans for them.
 const LIMITS: [u64; 5] = [11, 26, 51, 101, 201];
@@ -36,6 +38,19 @@ pub struct Position {
     pub id: Uuid,
 }
 
+/// A profile of a list.
+pub struct Listed {
+    pub profile: Model,
+    /// Its place is by what is stored, which a program of before may have folded in another way.
+    pub sort_name: String,
+}
+
+impl FromQueryResult for Listed {
+    fn from_query_result(row: &QueryResult, prefix: &str) -> Result<Self, DbErr> {
+        Ok(Self { profile: Model::from_query_result(row, prefix)?, sort_name: row.try_get(prefix, "sort_name")? })
+    }
+}
+
 /// The profiles of the list after a position, in order: `limit` at least, if there are so many.
 pub async fn list(
     store: &Store,
@@ -43,7 +58,7 @@ pub async fn list(
     filter: &Filter,
     after: Option<Position>,
     limit: u64,
-) -> Result<Vec<Model>> {
+) -> Result<Vec<Listed>> {
     store.all_of_many(page(store.backend(), organization, filter, after, limit)).await
 }
 
@@ -54,7 +69,8 @@ pub async fn count(store: &Store, organization: Uuid, filter: &Filter, most: u32
 }
 
 fn page(backend: DbBackend, organization: Uuid, filter: &Filter, after: Option<Position>, limit: u64) -> Statement {
-    let mut sql = select(backend);
+    let mut sql = Sql::new(backend);
+    sql.push("SELECT ").columns::<Entity>("").push(", sort_name FROM profile WHERE ");
     matching(&mut sql, organization, filter, after);
     let limit = LIMITS.into_iter().find(|step| *step >= limit).unwrap_or(limit);
     sql.push(&format!(" ORDER BY sort_name, id LIMIT {limit}"));

@@ -35,6 +35,12 @@ const fn is_removed(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2060}' | '\u{feff}')
 }
 
+/// What no text has any more and nobody sees in names of before 0.2.0: what is removed, and what is refused because it
+/// orders what stands around it.
+pub(super) fn is_left_out(c: char) -> bool {
+    is_removed(c) || BidiControl::for_char(c)
+}
+
 /// Whether the character alone can be seen. A combining mark cannot, nor can the blank of Braille, U+2800.
 fn is_visible(c: char) -> bool {
     c.is_ascii_graphic()

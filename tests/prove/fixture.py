@@ -57,7 +57,7 @@ NAMES = (  # first and last, as they are sent, and the beginning of the folded l
     ("\u0418\u0432\u0430\u043d", "\u041f\u0435\u0442\u0440\u043e\u0432", "\u043f\u0435\u0442\u0440\u043e\u0432"),
     ("\u592a\u90ce", "\u5c71\u7530", "\u5c71\u7530"),
     ("Nuala", "O\u2019Brien-\u1e9eton", "o"),
-    ("Gra\u200bce", "Hop\u00adper", "hop"),  # a space of no width and a soft hyphen, which are removed today and stay here
+    ("Gra\u200bce", "Hop\u00adper", "hopper grace"),  # a space of no width and a soft hyphen, which are removed today, stay here, and are not folded
     ("A" * 100, "B" * 100, "b" * 100),
 )
 
