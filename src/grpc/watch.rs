@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use futures_util::{Stream, stream};
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -186,9 +187,7 @@ impl Watch {
                     Cursor::Live(_) => Cursor::Live(Mark::of(&entry.place)),
                 };
                 if matches!(self.cursor, Cursor::Live(_)) {
-                    let age = clock::now() - entry.place.changed_at;
-                    // By a clock that was ahead it is not over yet, and the sum of a histogram must not go down.
-                    METRICS.feed.delay.observe(age.as_seconds_f64().max(0.0));
+                    METRICS.feed.delay.observe(delay(entry.place.changed_at, clock::now()).as_secs_f64());
                 }
                 if let Some(message) = changed(entry, self.cursor, self.token()) {
                     self.sent.note(&message.profile_id);
@@ -247,6 +246,12 @@ impl Watch {
     fn token(&self) -> String {
         token(self.organization, &self.cursor)
     }
+}
+
+/// How long after a change its followers are told of it. By a clock that was ahead it has not been made yet, and
+/// the sum of a histogram must not go down.
+fn delay(changed_at: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
+    (now - changed_at).to_std().unwrap_or_default()
 }
 
 /// The message of an entry; none where the profile is gone, whose erasure has a message of its own, with nothing of it.
@@ -321,6 +326,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_change_by_a_clock_that_is_ahead_is_told_at_once() {
+        let at = |millis| DateTime::from_timestamp_millis(millis).expect("a time");
+        let delays = [(1000, 2500), (1000, 1000), (2500, 1000)].map(|(changed, now)| delay(at(changed), at(now)));
+        assert_eq!(delays, [1500, 0, 0].map(Duration::from_millis));
+    }
 
     proptest! {
         #[test]
