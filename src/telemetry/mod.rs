@@ -124,3 +124,58 @@ pub fn note_key_state(state: &'static str) {
 pub fn note_reason(reason: impl Display) {
     Span::current().record("reason", display(reason));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{any::Any, process::Command, thread};
+
+    use super::*;
+
+    /// Set for the program of its own in which `a_panic_logs_its_place_and_none_of_its_words` has threads panic.
+    const PANICS: &str = "PROFILE_TEST_PANICS";
+
+    /// A text of each kind that a panic must not tell.
+    const WORDS: [&str; 6] =
+        ["Hopper", "ada@example.com", "+15551234567", "1815-12-10", "ps_0123456789abcdef_secret", "resume-token"];
+
+    /// What each panic has for its message, or beside one.
+    fn payloads() -> Vec<Box<dyn Any + Send>> {
+        let texts = WORDS.iter().flat_map(|word| -> [Box<dyn Any + Send>; 2] {
+            [Box::new(*word), Box::new(format!("the value is {word}"))]
+        });
+        texts.chain([Box::new(WORDS.map(str::to_owned)) as Box<dyn Any + Send>]).collect()
+    }
+
+    /// Panics with each of them: in threads, and in tasks and blocking tasks of a runtime, as whatever waits does.
+    fn panic_everywhere() {
+        let log = start();
+        for payload in payloads() {
+            thread::spawn(|| panic::panic_any(payload)).join().expect_err("a panic");
+        }
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        for (one, other) in payloads().into_iter().zip(payloads()) {
+            let task = runtime.spawn(async { panic::panic_any(one) });
+            let blocking = runtime.spawn_blocking(|| panic::panic_any(other));
+            runtime.block_on(async { (task.await.expect_err("a panic"), blocking.await.expect_err("a panic")) });
+        }
+        panic::catch_unwind(|| WORDS[0].parse::<u32>().expect(WORDS[1])).expect_err("a panic");
+        drop(log);
+    }
+
+    #[test]
+    fn a_panic_logs_its_place_and_none_of_its_words() {
+        if env::var_os(PANICS).is_some() {
+            return panic_everywhere();
+        }
+        let mut program = Command::new(env::current_exe().expect("this program"));
+        program.args(["--exact", "telemetry::tests::a_panic_logs_its_place_and_none_of_its_words", "--nocapture"]);
+        let output = program.env(PANICS, "1").env("RUST_LOG", "trace").output().expect("a program");
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("text")).concat();
+        assert!(output.status.success(), "{text}");
+        let places = text.lines().filter(|line| line.contains("\"panic\"") && line.contains("src/telemetry/mod.rs:"));
+        assert_eq!(places.count(), 3 * payloads().len() + 1, "{text}");
+        for word in WORDS {
+            assert!(!text.contains(word), "{word} in {text}");
+        }
+    }
+}
