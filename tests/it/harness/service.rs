@@ -78,8 +78,14 @@ impl Service {
     /// Starts on a database of its own, with these arguments and this environment.
     pub fn with(arguments: &[String], environment: &[(&str, &str)]) -> Self {
         let database = Arc::new(Database::create());
+        let url = database.url();
+        Self::by_url_with(database, &url, arguments, environment)
+    }
+
+    /// Starts on this database, which it reaches by this URL, with these arguments and this environment.
+    pub fn by_url_with(database: Arc<Database>, url: &str, arguments: &[String], environment: &[(&str, &str)]) -> Self {
         let mut command = program(["serve"]);
-        command.args(arguments).env("PROFILE_DATABASE_URL", database.url()).envs(environment.iter().copied());
+        command.args(arguments).env("PROFILE_DATABASE_URL", url).envs(environment.iter().copied());
         Self::spawn(command, database)
     }
 
