@@ -1,6 +1,7 @@
 //! What becomes of people who are erased.
 
 use sea_orm::Iterable as _;
+use uuid::Uuid;
 
 use super::{
     super::{
@@ -29,7 +30,7 @@ pub fn erasing(rpc: Rpc, profile: &Model, even_if_locked: bool) -> Change {
     with_request_id(change(rpc, Target::Id(profile.id), Edit::Erase(erasing)))
 }
 
-fn erased(profile: &Model, organization_id: uuid::Uuid) -> erasure::Model {
+fn erasure_of(profile: &Model, organization_id: Uuid) -> erasure::Model {
     let reason_code = ReasonCode::LegalOrder;
     erasure::Model { profile_id: profile.id, organization_id, erase_time: at(1), reason_code }
 }
@@ -46,10 +47,7 @@ fn an_erasure_is_remembered_with_a_last_row_of_the_history() {
         let change = erasing(Rpc::EraseProfile, &before, true);
         let Decision { erased, claim, .. } = decided(Some(&before), &change, now).expect("a decision");
         let Some(Erased { erasure, history: Some(last) }) = erased else { panic!("nothing is erased") };
-        assert_eq!(
-            erasure,
-            erasure::Model { erase_time: at(time), ..super::erasures::erased(&before, author().organization_id) }
-        );
+        assert_eq!(erasure, erasure::Model { erase_time: at(time), ..erasure_of(&before, author().organization_id) });
         assert_eq!((last.revision, last.changed_at, last.lock_overridden), (8, at(time), true));
         assert_eq!((last.rpc.as_str(), last.fields.as_str()), ("SupportService/EraseProfile", ""));
         assert_eq!(claim.and_then(|claim| claim.profile_id), Some(before.id));
@@ -89,7 +87,7 @@ fn an_organization_finds_its_own_erasures_alone() {
     for (organization, dependency) in
         [(author().organization_id, Dependency::Nothing), (ELSEWHERE, Dependency::Transaction)]
     {
-        let erasures = vec![erased(&profile(2), organization)];
+        let erasures = vec![erasure_of(&profile(2), organization)];
         let mut group = Group::new(Rows { erasures, ..Rows::default() });
         // What is there already is not saved again.
         assert_eq!(next(&mut group, &erasing(Rpc::ReplayErasure, &profile(2), false)), Some((dependency, None)));

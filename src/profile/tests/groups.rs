@@ -2,13 +2,14 @@
 
 use super::{
     super::{
-        change::{Change, Target},
+        change::{Change, Claim, Target},
         decide::tests::{change, profile, set},
-        group::{Dependency, Group, Rows, Saving, target_profile},
+        group::{Dependency, Group, Revised, Rows, Saving, target_profile},
         policy::Rpc,
     },
     Column, ELSEWHERE, Model, next, patch, with_request_id,
 };
+use crate::entity::profile::Owner;
 
 fn by_email(email: &str) -> Change {
     let target = Target::Email { email: email.to_owned(), sent: email.to_owned().into() };
@@ -80,7 +81,7 @@ fn another_organizations_profile_is_not_there() {
 /// Its profile came to the organization after the look for it, so that the call is tried again.
 #[test]
 fn an_email_that_has_just_changed_hands_is_a_conflict() {
-    let owner = |organization_id| crate::entity::profile::Owner {
+    let owner = |organization_id| Owner {
         id: profile(2).id,
         organization_id,
         email: Some("ada@example.com".to_owned()),
@@ -110,6 +111,43 @@ fn a_change_waits_for_the_addresses_that_its_group_takes_and_gives_up_and_for_no
     ] {
         assert_eq!(next(&mut group, &change).is_none(), waits);
     }
+}
+
+#[test]
+fn an_email_and_a_phone_number_have_one_owner() {
+    let owner = Owner {
+        id: profile(7).id,
+        organization_id: ELSEWHERE,
+        email: Some("ada@example.com".to_owned()),
+        phone_number: Some("+15551234567".to_owned()),
+    };
+    let email = "Unable to use this email. Please use a different one";
+    let phone = "Unable to use this phone number. Please use a different one";
+    let mut group = Group::new(Rows { profiles: vec![profile(2)], owners: vec![owner], ..Rows::default() });
+    for (column, text, refused) in [
+        (Column::Email, "ada@example.com", Some(email)),
+        (Column::Email, "+15551234567", None),
+        (Column::PhoneNumber, "+15551234567", Some(phone)),
+        (Column::PhoneNumber, "ada@example.com", None),
+    ] {
+        assert_eq!(error(&mut group, &patch(&profile(2), column, text)).as_deref(), refused);
+    }
+}
+
+#[test]
+fn what_is_remembered_is_not_made_again_and_stands_for_one_payload() {
+    let change = with_request_id(patch(&profile(2), Column::City, "Ur"));
+    let mut group = Group::new(Rows { profiles: vec![profile(2)], ..Rows::default() });
+    next(&mut group, &change).expect("a decision");
+    assert_eq!(next(&mut group, &change), None, "its claim is not saved yet");
+    let Revised { profile, claims, .. } = group.into_saving().updated.pop().expect("a new row");
+    let mut group = Group::new(Rows { profiles: vec![profile], claims, ..Rows::default() });
+    assert_eq!(next(&mut group, &change), Some((Dependency::Nothing, None)));
+    let other =
+        Change { claim: change.claim.clone().map(|claim| Claim { payload_sha256: vec![2], ..claim }), ..change };
+    let reused = "The request id has been used with another request. Use a new one.";
+    assert_eq!(error(&mut group, &other).as_deref(), Some(reused));
+    assert!(!group.into_saving().changes_profiles());
 }
 
 #[test]
