@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue};
+use axum::body::Body;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt as _};
 
@@ -116,64 +117,78 @@ fn note(reason: &'static str) {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let (code, reason) = code(&error);
-        note(reason);
+        note(code(&error).1);
         match &error {
-            Error::ProfileNotFound(Some(_)) => METRICS.not_found.by_id.inc(),
+            Error::ProfileNotFound(Some(_)) => _ = METRICS.not_found.by_id.inc(),
             Error::ProfileNotFound(None) | Error::UserNotFound(_) | Error::UserNotInOrganization(_) => {
-                METRICS.not_found.by_contact.inc()
+                METRICS.not_found.by_contact.inc();
             }
-            _ => 0,
-        };
-        let metadata: HashMap<String, String> = match &error {
-            Error::ScopeMissing(scope) => [("scope".to_owned(), scope.to_string())].into(),
-            _ => HashMap::new(),
-        };
-        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
-        match &error {
-            Error::InvalidFields(violations) => {
-                details.set_bad_request(violations.iter().map(field_violation).collect::<Vec<_>>());
-            }
-            Error::DemographicsLocked(fields) => {
-                details.set_precondition_failure(fields.iter().map(locked_violation).collect::<Vec<_>>());
-            }
-            Error::ProfileNotFound(id) => {
-                let name = id.map(|id| id.to_string()).unwrap_or_default();
-                details.set_resource_info("profiles.v1.Profile", name, "", "no such profile");
-            }
-            Error::Overloaded => {
-                details.set_retry_info(Some(RETRY_DELAY));
-            }
-            Error::RateLimited(wait) => {
-                details.set_retry_info(Some(*wait));
-            }
-            Error::TransactionConflict { cause, .. } => {
-                tracing::warn!(cause, "a write gave way to others");
-                details.set_retry_info(Some(RETRY_DELAY));
-            }
-            Error::DatabaseUnavailable(cause) => {
-                tracing::warn!(cause, "the database cannot be reached");
-                details.set_retry_info(Some(RETRY_DELAY));
-            }
+            Error::TransactionConflict { cause, .. } => tracing::warn!(cause, "a write gave way to others"),
+            Error::DatabaseUnavailable(cause) => tracing::warn!(cause, "the database cannot be reached"),
             Error::OutcomeUnknown(cause) => tracing::warn!(cause, "the answer to a commit was lost"),
             Error::Internal(cause) => tracing::error!(cause, "internal error"),
             _ => {}
         }
-        let mut metadata = http::HeaderMap::new();
-        if details.retry_info().is_some() {
-            // Whoever was refused together does not come again together.
-            let delay = match error {
-                Error::RateLimited(wait) => wait.mul_f64(rand::random_range(1.0..=2.0)), // before it all are refused
-                _ => RETRY_DELAY.mul_f64(rand::random_range(0.5..=1.5)),
-            };
-            let delay = delay.as_millis();
-            metadata.insert(PUSHBACK, HeaderValue::from(u64::try_from(delay).unwrap_or(u64::MAX)));
-        } else if matches!(error, Error::EtagMismatch) {
-            metadata.insert(PUSHBACK, NEVER);
-        }
-        let metadata = MetadataMap::from_headers(metadata);
-        Self::with_error_details_and_metadata(code, error.to_string(), details, metadata)
+        status(&error)
     }
+}
+
+/// What the caller is told of an error.
+fn status(error: &Error) -> Status {
+    let (code, reason) = code(error);
+    let metadata: HashMap<String, String> = match error {
+        Error::ScopeMissing(scope) => [("scope".to_owned(), scope.to_string())].into(),
+        _ => HashMap::new(),
+    };
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+    match error {
+        Error::InvalidFields(violations) => {
+            details.set_bad_request(violations.iter().map(field_violation).collect::<Vec<_>>());
+        }
+        Error::DemographicsLocked(fields) => {
+            details.set_precondition_failure(fields.iter().map(locked_violation).collect::<Vec<_>>());
+        }
+        Error::ProfileNotFound(id) => {
+            let name = id.map(|id| id.to_string()).unwrap_or_default();
+            details.set_resource_info("profiles.v1.Profile", name, "", "no such profile");
+        }
+        Error::Overloaded | Error::TransactionConflict { .. } | Error::DatabaseUnavailable(_) => {
+            details.set_retry_info(Some(RETRY_DELAY));
+        }
+        Error::RateLimited(wait) => {
+            details.set_retry_info(Some(*wait));
+        }
+        _ => {}
+    }
+    let mut metadata = HeaderMap::new();
+    if details.retry_info().is_some() {
+        metadata.insert(PUSHBACK, pushback(error));
+    } else if matches!(error, Error::EtagMismatch) {
+        metadata.insert(PUSHBACK, NEVER);
+    }
+    let metadata = MetadataMap::from_headers(metadata);
+    Status::with_error_details_and_metadata(code, error.to_string(), details, metadata)
+}
+
+/// When to come again. Whoever was refused together does not come again together.
+fn pushback(error: &Error) -> HeaderValue {
+    let delay = match error {
+        Error::RateLimited(wait) => wait.mul_f64(rand::random_range(1.0..=2.0)), // before it all are refused
+        _ => RETRY_DELAY.mul_f64(rand::random_range(0.5..=1.5)),
+    };
+    HeaderValue::from(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The answer to a call for which there is no place. What all of them have alike is made once: there may be thousands a
+/// second.
+pub fn overloaded() -> Response<Body> {
+    static ALIKE: LazyLock<HeaderMap> =
+        LazyLock::new(|| status(&Error::Overloaded).into_http::<Body>().headers().clone());
+    note(code(&Error::Overloaded).1);
+    let mut response = Response::default();
+    *response.headers_mut() = ALIKE.clone();
+    response.headers_mut().insert(PUSHBACK, pushback(&Error::Overloaded));
+    response
 }
 
 /// The status with a reason, where tonic itself has refused a call: ours always have one.
@@ -436,13 +451,13 @@ mod tests {
             details.precondition_failure().map(|_| "PreconditionFailure"),
             details.resource_info().map(|_| "ResourceInfo"),
             details.retry_info().map(|_| "RetryInfo"),
-            pushback(status),
+            pushback_of(status),
         ];
         let further: Vec<_> = further.into_iter().flatten().collect();
         format!("{:?} {} [{}] {}", status.code(), info.reason, further.join(" "), status.message())
     }
 
-    fn pushback(status: &Status) -> Option<&'static str> {
+    fn pushback_of(status: &Status) -> Option<&'static str> {
         let milliseconds: i64 = status.metadata().get(PUSHBACK.as_str())?.to_str().ok()?.parse().expect("a number");
         Some(if milliseconds == -1 {
             "never again"

@@ -57,6 +57,8 @@ pub struct Shed {
     pub streams: Counter,
     pub streams_of_a_key: Counter,
     pub streams_without_key: Counter,
+    /// Writes that waited for too long.
+    pub write_wait: Counter,
 }
 
 /// Where a presented key's row was found.
@@ -171,9 +173,10 @@ impl Metrics {
         own.register("errors", "Calls that failed, by the reason of their ErrorInfo", errors.clone());
         let about = "People who were asked for and are not there, those of a batch each";
         let [by_id, by_contact] = counters(own, "not_found", about, "by", ["id", "contact"]);
-        let limits = ["calls", "streams", "streams_of_a_key", "streams_without_key"];
+        let limits = ["calls", "streams", "streams_of_a_key", "streams_without_key", "write_wait"];
         let about = "Calls that were refused because a limit was reached";
-        let [calls, streams, streams_of_a_key, streams_without_key] = counters(own, "shed", about, "limit", limits);
+        let [calls, streams, streams_of_a_key, streams_without_key, write_wait] =
+            counters(own, "shed", about, "limit", limits);
         let about = "Keys that were presented, by where they were found";
         let [remembered, looked_up] = counters(own, "key_lookups", about, "in", ["cache", "database"]);
         let dropped = Reading::counter(|| telemetry::lost_lines().and_then(count));
@@ -190,7 +193,7 @@ impl Metrics {
             ready,
             errors,
             not_found: NotFound { by_id, by_contact },
-            shed: Shed { calls, streams, streams_of_a_key, streams_without_key },
+            shed: Shed { calls, streams, streams_of_a_key, streams_without_key, write_wait },
             keys: Keys { remembered, looked_up },
             spans: Spans { exported, dropped },
         }

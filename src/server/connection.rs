@@ -1,25 +1,29 @@
 //! A connection, served to its end: HTTP/2 within bounds, until it is too old or the server drains.
 
 use std::{
-    cell::RefCell,
+    convert::Infallible,
     future::poll_fn,
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
-use axum::{Router, body::Body};
-use futures_util::{FutureExt as _, future::BoxFuture};
+use axum::body::Body;
 use http::Request;
-use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::service_fn};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{task::yield_now, task_local, time::timeout};
+use tokio::{sync::Semaphore, task::yield_now, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::codegen::Service as _;
 
-use super::{course, listen::Connection, peer::Peer};
-use crate::{metrics::METRICS, trace};
+use super::{
+    course,
+    layers::Admission,
+    listen::{BURST, Connection},
+    peer::Peer,
+    task::Tasks,
+};
+use crate::metrics::METRICS;
 
 /// Calls at once on one connection.
 const STREAMS: u32 = 100;
@@ -38,6 +42,10 @@ const LARGEST_HEADERS: u32 = 16 * 1024;
 /// can come in one turn.
 const MOST_CANCELLED: usize = 1000;
 
+/// Connections at once of those that have more to read than a burst. A call takes some steps, and between two of them all that
+/// is ready comes first: a flood on any number of connections is no more than this.
+const TURNS: usize = 4;
+
 /// How often a silent peer is asked whether it lives, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
@@ -45,14 +53,15 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 #[derive(Clone)]
 pub struct Http {
     protocol: http2::Builder<Tasks>,
-    calls: Router,
+    calls: Arc<Admission>,
+    turns: Arc<Semaphore>,
     age: Duration,
     stop: CancellationToken,
 }
 
 impl Http {
     /// Serves these calls, until the connection has about this age or `stop` is cancelled.
-    pub fn new(calls: Router, age: Duration, stop: CancellationToken) -> Self {
+    pub fn new(calls: Arc<Admission>, age: Duration, stop: CancellationToken) -> Self {
         let mut protocol = http2::Builder::new(Tasks);
         protocol
             .timer(TokioTimer::new())
@@ -64,18 +73,19 @@ impl Http {
             .max_local_error_reset_streams(None) // what comes for calls that have ended ends no others
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
-        Self { protocol, calls, age, stop }
+        Self { protocol, calls, turns: Arc::new(Semaphore::new(TURNS)), age, stop }
     }
 
     /// Serves a connection to its end. At its age, or at the drain, its streams end first, so that whoever begins them
     /// again does so elsewhere; then it takes no more calls, and ends when those that it has are answered.
     pub async fn serve(self, connection: Connection) {
-        let Self { protocol, calls, age, stop } = self;
+        let Self { protocol, calls, turns, age, stop } = self;
         let peer = connection.peer();
         let caller = Arc::clone(&peer);
-        let calls = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Arc::clone(&caller));
-            unless_cancelled(UnderWay::begin(&caller), calls.clone().call(request.map(Body::new)))
+        let calls = service_fn(move |request: Request<Incoming>| {
+            let (calls, caller, under_way) = (Arc::clone(&calls), Arc::clone(&caller), UnderWay::begin(&caller));
+            let call = async { Ok::<_, Infallible>(calls.call(caller, request.map(Body::new)).await) };
+            unless_cancelled(under_way, call)
         });
         let mut serving = pin!(protocol.serve_connection(TokioIo::new(connection), calls));
         // A tenth more or less: connections that began at once do not end so.
@@ -88,12 +98,12 @@ impl Http {
         };
         // What a connection fails of is its peer's doing.
         let ended = tokio::select! {
-            () = in_turns(&peer, serving.as_mut()) => true,
+            () = in_turns(&peer, &turns, serving.as_mut()) => true,
             () = until_it_ends => false,
         };
         if !ended {
             serving.as_mut().graceful_shutdown();
-            in_turns(&peer, serving).await;
+            in_turns(&peer, &turns, serving).await;
         }
         let ends = &METRICS.connections;
         let end = match ended {
@@ -106,13 +116,28 @@ impl Http {
     }
 }
 
-/// Serves a connection, which may read a burst each time that it is its turn.
-async fn in_turns<C: Future>(peer: &Peer, mut serving: Pin<&mut C>) {
-    let turn = |context: &mut Context<'_>| {
-        peer.read.store(0, Relaxed);
-        serving.as_mut().poll(context).map(drop)
-    };
-    poll_fn(turn).await;
+/// Serves a connection. It reads a burst at a time: one that has more to read waits for its turn among those that have.
+async fn in_turns<C: Future>(peer: &Peer, turns: &Semaphore, mut serving: Pin<&mut C>) {
+    let mut turn = None;
+    loop {
+        let ended = poll_fn(|context| {
+            peer.read.store(0, Relaxed);
+            match serving.as_mut().poll(context) {
+                Poll::Ready(_) => Poll::Ready(true),
+                Poll::Pending if peer.read.load(Relaxed) >= BURST => Poll::Ready(false),
+                Poll::Pending => {
+                    turn = None;
+                    Poll::Pending
+                }
+            }
+        });
+        if ended.await {
+            return;
+        }
+        yield_now().await; // what has come begins within the turn
+        drop(turn.take());
+        turn = turns.acquire().await.ok();
+    }
 }
 
 /// A call that has no answer yet.
@@ -140,41 +165,11 @@ async fn unless_cancelled<C: Future>(under_way: UnderWay, call: C) -> C::Output 
     call.await
 }
 
-task_local! {
-    /// Ends the task's call when it is ready.
-    static GUARD: RefCell<Option<BoxFuture<'static, ()>>>;
-}
-
-/// Has the call of this task ended when the guard is ready, and its stream reset. The body of its answer cannot do
-/// that: it is not polled while the peer opens no window.
-pub fn guard(guard: impl Future<Output = ()> + Send + 'static) {
-    // Without such a task there is no connection, as in the tests of the layers.
-    let _ = GUARD.try_with(|place| place.replace(Some(guard.boxed())));
-}
-
-/// A task for each call, which its guard may end.
-#[derive(Clone)]
-struct Tasks;
-
-impl<C: Future<Output = ()> + Send + 'static> Executor<C> for Tasks {
-    fn execute(&self, call: C) {
-        tokio::spawn(trace::of_one_call(GUARD.scope(RefCell::default(), async {
-            let mut call = pin!(call);
-            let end = poll_fn(|context| match call.as_mut().poll(context) {
-                Poll::Ready(()) => Poll::Ready(()),
-                Poll::Pending => GUARD.with(|guard| match &mut *guard.borrow_mut() {
-                    Some(guard) => guard.poll_unpin(context),
-                    None => Poll::Pending,
-                }),
-            });
-            end.await;
-        })));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+
+    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -193,5 +188,25 @@ mod tests {
         drop(others);
         assert!(call().now_or_never().is_some());
         assert_eq!((begun.get(), peer.under_way.load(Relaxed)), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_more_to_read_than_a_burst_waits_for_its_turn_among_those() {
+        let (peer, turns, polls) = (Peer::default(), Semaphore::new(1), Cell::new(0));
+        let reading = pin!(poll_fn(|_| {
+            polls.set(polls.get() + 1);
+            peer.read.store(BURST, Relaxed);
+            if polls.get() < 3 { Poll::Pending } else { Poll::Ready(()) }
+        }));
+        let mut served = pin!(in_turns(&peer, &turns, reading));
+        let of_another = turns.acquire().await.expect("a turn");
+        for _ in 0..10 {
+            assert!(futures_util::poll!(served.as_mut()).is_pending());
+            yield_now().await;
+        }
+        assert_eq!(polls.get(), 1);
+        drop(of_another);
+        served.await;
+        assert_eq!((polls.get(), turns.available_permits()), (3, 1));
     }
 }

@@ -3,12 +3,15 @@
 use std::{any::Any, sync::Arc, time::Duration};
 
 use axum::{
+    Router,
     body::Body,
-    extract::{Request, State},
-    middleware::Next,
+    extract::Request,
     response::{IntoResponse as _, Response},
 };
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, Either, Ready, ready},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use tokio::{
     sync::Semaphore,
@@ -16,13 +19,12 @@ use tokio::{
     try_join,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::{Code, Status, codegen::Service as _};
 use tracing::Instrument as _;
 
 use super::{
     answer::Answer,
     calls::CALLS,
-    connection,
     course::{Course, Until},
     deadline,
     keys::Keys,
@@ -30,12 +32,13 @@ use super::{
     message,
     peer::{Backlog, Peer},
     streams::{Place, Streams, overloaded},
+    task,
 };
 use crate::{
     clock,
     error::{Error, Result},
     grpc::{
-        auth::{self, Access, Method},
+        auth::{self, Access},
         status::{self, Unrepeatable},
         stream::StreamEnd,
     },
@@ -68,68 +71,12 @@ pub struct Admission {
     pub backlog: Arc<Backlog>,
     /// Where calls are traced.
     pub tracing: Option<Arc<Tracing>>,
+    /// What answers a call that has passed.
+    pub handlers: Router,
 }
 
 /// What is answered, and a stream's place among those of its kind.
 type Admitted = (Response, Option<Place>);
-
-/// Serves one call and logs it.
-pub async fn call(State(admission): State<Arc<Admission>>, mut request: Request, next: Next) -> Response {
-    if request.method() != http::Method::POST {
-        return StatusCode::METHOD_NOT_ALLOWED.into_response();
-    }
-    if !is_grpc(request.headers()) {
-        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
-    }
-    let request_id = request_id(request.headers());
-    let method = auth::method(request.uri().path());
-    let access = method.map(|method| method.access);
-    if admission.is_full_for(access) {
-        return refused_at_once(method, request_id);
-    }
-    let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap_or_default();
-    let (started, allowed) = (Instant::now(), deadline::of_caller(request.headers()));
-    let mut line = LogLine::start(method, request_id.to_str().unwrap_or_default(), peer.client.as_deref());
-    line.trace(admission.tracing.as_deref(), method, request.headers());
-    let unrepeatable = Unrepeatable::default();
-    request.extensions_mut().insert(unrepeatable.clone());
-    let until_it_answers = allowed.unwrap_or(Duration::MAX).min(deadline::CEILING);
-    let answered = async {
-        let admitted = timeout(until_it_answers, admission.admit(access, &peer, request, next)).await;
-        let admitted = admitted.unwrap_or(Err(Error::DeadlineExceeded));
-        let (response, place) = admitted.unwrap_or_else(|error| (Status::from(error).into_http(), None));
-        (explained(response, &unrepeatable), place)
-    };
-    let (mut response, place) = answered.instrument(line.span.clone()).await;
-    response.headers_mut().insert(REQUEST_ID, request_id);
-    let course = match (place, response.extensions().get()) {
-        (Some(place), None) => {
-            let first_message = matches!(access, Some(Access::Stream(_))).then(|| started + deadline::CEILING);
-            let until = Until { first_message, end: allowed.and_then(|allowed| started.checked_add(allowed)) };
-            let (course, guard) = Course::begin(line, &peer, place, until);
-            connection::guard(guard);
-            Some(course)
-        }
-        (_, status) => {
-            line.code = Some(status.map_or(Code::Ok, Status::code));
-            None
-        }
-    };
-    let backlog = Arc::clone(&admission.backlog);
-    response.map(|body| Body::new(Answer { body, backlog, peer, course }))
-}
-
-/// Refuses a call for which there is no place, before its key is looked up and its message is read: a flood costs less so. It
-/// is counted like any other, and has no line in the log.
-fn refused_at_once(method: Option<Method>, request_id: HeaderValue) -> Response {
-    let counted = CALLS.of(method);
-    counted.begin();
-    let status = Status::from(overloaded(&METRICS.shed.calls));
-    counted.end(Some(status.code()), Duration::ZERO);
-    let mut response = status.into_http();
-    response.headers_mut().insert(REQUEST_ID, request_id);
-    response
-}
 
 /// Answers a call whose handler panicked. The panic hook has logged where.
 pub fn panicked(_message: Box<dyn Any + Send>) -> Response {
@@ -137,46 +84,111 @@ pub fn panicked(_message: Box<dyn Any + Send>) -> Response {
 }
 
 impl Admission {
-    /// Whether there is no place for a call now. One that still finds some here may find none when it takes its permit.
-    fn is_full_for(&self, access: Option<Access>) -> bool {
-        matches!(access, Some(Access::AnyKey | Access::Key(_))) && self.permits.available_permits() == 0
+    /// Serves one call of this peer.
+    pub fn call(
+        self: Arc<Self>,
+        peer: Arc<Peer>,
+        request: Request,
+    ) -> Either<Ready<Response>, BoxFuture<'static, Response>> {
+        match self.refused_at_once(&request) {
+            Some(response) => ready(response).left_future(),
+            None => self.served(peer, request).boxed().right_future(),
+        }
+    }
+
+    /// The answer to what is no call, or one for which there is no place: before its key is looked up and its message is
+    /// read, so that a flood costs less. It is counted like any other, and has no line in the log.
+    fn refused_at_once(&self, request: &Request) -> Option<Response> {
+        if request.method() != http::Method::POST {
+            return Some(StatusCode::METHOD_NOT_ALLOWED.into_response());
+        }
+        if !is_grpc(request.headers()) {
+            return Some(StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response());
+        }
+        // One that still finds a place here may find none when it takes its permit.
+        let method = auth::method(request.uri().path()).filter(|method| {
+            matches!(method.access, Access::AnyKey | Access::Key(_)) && self.permits.available_permits() == 0
+        })?;
+        let counted = CALLS.of(Some(method));
+        counted.begin();
+        METRICS.shed.calls.inc();
+        let mut response = status::overloaded();
+        counted.end(Some(Code::ResourceExhausted), Duration::ZERO);
+        response.headers_mut().insert(REQUEST_ID, request_id(request.headers()));
+        Some(response)
+    }
+
+    /// Serves one call and logs it.
+    async fn served(self: Arc<Self>, peer: Arc<Peer>, mut request: Request) -> Response {
+        let request_id = request_id(request.headers());
+        let method = auth::method(request.uri().path());
+        let access = method.map(|method| method.access);
+        let (started, allowed) = (Instant::now(), deadline::of_caller(request.headers()));
+        let mut line = LogLine::start(method, request_id.to_str().unwrap_or_default(), peer.client.as_deref());
+        line.trace(self.tracing.as_deref(), method, request.headers());
+        let unrepeatable = Unrepeatable::default();
+        request.extensions_mut().insert(unrepeatable.clone());
+        let until_it_answers = allowed.unwrap_or(Duration::MAX).min(deadline::CEILING);
+        let answered = async {
+            let admitted = timeout(until_it_answers, self.admit(access, &peer, request)).await;
+            let admitted = admitted.unwrap_or(Err(Error::DeadlineExceeded));
+            let (response, place) = admitted.unwrap_or_else(|error| (Status::from(error).into_http(), None));
+            (explained(response, &unrepeatable), place)
+        };
+        let (mut response, place) = answered.instrument(line.span.clone()).await;
+        response.headers_mut().insert(REQUEST_ID, request_id);
+        let course = match (place, response.extensions().get()) {
+            (Some(place), None) => {
+                let first_message = matches!(access, Some(Access::Stream(_))).then(|| started + deadline::CEILING);
+                let until = Until { first_message, end: allowed.and_then(|allowed| started.checked_add(allowed)) };
+                let (course, guard) = Course::begin(line, &peer, place, until);
+                task::guard(guard);
+                Some(course)
+            }
+            (_, status) => {
+                line.code = Some(status.map_or(Code::Ok, Status::code));
+                None
+            }
+        };
+        let backlog = Arc::clone(&self.backlog);
+        response.map(|body| Body::new(Answer { body, backlog, peer, course }))
     }
 
     /// Lets a call pass: its key, its whole message, its permit. Health and reflection need neither key nor permit
     /// among the calls in flight: an overloaded service is alive.
-    async fn admit(&self, access: Option<Access>, peer: &Arc<Peer>, request: Request, next: Next) -> Result<Admitted> {
+    async fn admit(&self, access: Option<Access>, peer: &Arc<Peer>, request: Request) -> Result<Admitted> {
         match access {
             None => Err(Error::UnknownMethod),
-            Some(Access::Health) => Ok((next.run(self.whole(request, LARGEST_QUESTION, peer).await?).await, None)),
+            Some(Access::Health) => Ok((self.handled(self.whole(request, LARGEST_QUESTION, peer).await?).await, None)),
             Some(Access::HealthWatch) => {
                 let place = keyless_stream(peer)?;
-                Ok((next.run(self.whole(request, LARGEST_QUESTION, peer).await?).await, Some(place)))
+                Ok((self.handled(self.whole(request, LARGEST_QUESTION, peer).await?).await, Some(place)))
             }
             // It answers as long as it is asked: its stream ends where the drain begins.
             Some(Access::Reflection) => {
                 let place = keyless_stream(peer)?;
-                Ok((next.run(request.map(|body| self.until_stop(body))).await, Some(place)))
+                Ok((self.handled(request.map(|body| self.until_stop(body))).await, Some(place)))
             }
-            Some(Access::AnyKey) => self.answer(None, peer, request, next).await,
-            Some(Access::Key(scope)) => self.answer(Some(scope), peer, request, next).await,
-            Some(Access::Stream(scope)) => self.stream(scope, peer, request, next).await,
+            Some(Access::AnyKey) => self.answer(None, peer, request).await,
+            Some(Access::Key(scope)) => self.answer(Some(scope), peer, request).await,
+            Some(Access::Stream(scope)) => self.stream(scope, peer, request).await,
         }
     }
 
     /// Answers one message, as a call in flight.
-    async fn answer(&self, scope: Option<Scope>, peer: &Arc<Peer>, request: Request, next: Next) -> Result<Admitted> {
+    async fn answer(&self, scope: Option<Scope>, peer: &Arc<Peer>, request: Request) -> Result<Admitted> {
         let mut request = self.authenticated(request, scope, peer).await?.0;
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| overloaded(&METRICS.shed.calls))?;
         request.extensions_mut().insert(Permit::from(permit));
-        Ok((next.run(request).await, None))
+        Ok((self.handled(request).await, None))
     }
 
     /// Answers a stream, which is no call in flight: it may stay open for long, and does little.
-    async fn stream(&self, scope: Scope, peer: &Arc<Peer>, request: Request, next: Next) -> Result<Admitted> {
+    async fn stream(&self, scope: Scope, peer: &Arc<Peer>, request: Request) -> Result<Admitted> {
         let (mut request, key_id) = self.authenticated(request, Some(scope), peer).await?;
         let place = self.streams.enter(&key_id)?;
         request.extensions_mut().insert(StreamEnd(peer.ending.clone()));
-        Ok((next.run(request).await, Some(place)))
+        Ok((self.handled(request).await, Some(place)))
     }
 
     /// The request with its whole message and its author, and the author's key.
@@ -210,6 +222,10 @@ impl Admission {
     async fn whole(&self, request: Request, most: usize, peer: &Arc<Peer>) -> Result<Request> {
         let (head, body) = request.into_parts();
         Ok(Request::from_parts(head, message::read(body, most, &self.backlog, peer).await?.into()))
+    }
+
+    async fn handled(&self, request: Request) -> Response {
+        self.handlers.clone().call(request).await.unwrap_or_else(|never| match never {})
     }
 
     /// The body, as far as it comes before the drain.
@@ -256,16 +272,15 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, middleware::from_fn_with_state, routing::post};
+    use axum::routing::post;
     use tempfile::TempDir;
     use tokio_util::task::TaskTracker;
-    use tower::Service as _;
     use tower_http::catch_panic::CatchPanicLayer;
 
     use super::*;
     use crate::store::{DatabaseUrl, Store};
 
-    async fn admission(directory: &TempDir) -> Arc<Admission> {
+    async fn admission(directory: &TempDir, handlers: Router) -> Arc<Admission> {
         let url = format!("sqlite://{}/profiles.db?mode=rwc", directory.path().display()).into();
         let store = Store::connect(&DatabaseUrl::parse(&url).expect("a URL"), 1).await.expect("a database");
         Arc::new(Admission {
@@ -275,6 +290,7 @@ mod tests {
             stop: CancellationToken::new(),
             backlog: Arc::default(),
             tracing: None,
+            handlers,
         })
     }
 
@@ -287,15 +303,14 @@ mod tests {
     async fn a_panic_is_internal_without_its_words_and_the_next_call_is_served() {
         let directory = tempfile::tempdir().expect("a directory");
         let handler = |body: String| async move { assert!(body != "Ada", "the name is {body}") };
-        let mut calls = Router::new()
-            .route("/grpc.health.v1.Health/Check", post(handler))
-            .layer(CatchPanicLayer::custom(panicked))
-            .layer(from_fn_with_state(admission(&directory).await, call));
+        let handlers =
+            Router::new().route("/grpc.health.v1.Health/Check", post(handler)).layer(CatchPanicLayer::custom(panicked));
+        let admission = admission(&directory, handlers).await;
         for (body, code, message) in [
             ("Ada", Some(Code::Internal), "The service failed; the fault is on its side and in its log."),
             ("Eve", None, ""),
         ] {
-            let response = calls.call(check(body)).await.expect("an answer");
+            let response = Arc::clone(&admission).call(Arc::default(), check(body)).await;
             let status = response.extensions().get::<Status>();
             assert_eq!(status.map(Status::code), code);
             assert_eq!(status.map(Status::message).unwrap_or_default(), message);

@@ -36,8 +36,8 @@ const OPENING_DEADLINE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How much a connection reads at most before others have their turn, in bytes: HTTP/2 would take in all that has come,
-/// thousands of calls, before the first of them is looked at.
-const BURST: usize = 8 * 1024;
+/// thousands of calls, before the first of them is looked at. Who polls it asks again, once it is its turn.
+pub const BURST: usize = 8 * 1024;
 
 /// How long after its age a connection that does not end by itself is cut: one whose peer reads no answers, say.
 const GRACE: Duration = Duration::from_secs(30);
@@ -175,7 +175,6 @@ impl AsyncRead for Connection {
         let rest = &PREFACE[self.reread..];
         if rest.is_empty() {
             if self.peer.read.load(Relaxed) >= BURST {
-                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             let filled = buffer.filled().len();

@@ -19,12 +19,12 @@ mod peer;
 mod rate;
 mod streams;
 mod sweep;
+mod task;
 mod tls;
 mod transport;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::middleware::from_fn_with_state;
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -165,14 +165,6 @@ impl Server {
         let permits = Permits::new(limits);
         let streams = Arc::new(Streams::new(Arc::clone(&permits.streams), limits.streams));
         Arc::clone(&streams).watch(Arc::clone(&keys), &tasks, stop.clone());
-        let admission = Admission {
-            keys,
-            permits: Arc::clone(&permits.calls),
-            streams,
-            stop: stop.clone(),
-            backlog: Arc::default(),
-            tracing,
-        };
         if let Some(exposition) = &exposition {
             exposition.add(|registry| {
                 permits.register(registry, limits);
@@ -183,7 +175,7 @@ impl Server {
             });
         }
         health.watch(store.clone(), &tasks, stop.clone()); // who is ready has all metrics
-        let calls = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
+        let handlers = Routes::new(health_service.max_decoding_message_size(LARGEST_QUESTION))
             .add_service(
                 reflection().build_v1().expect(DESCRIPTORS_ARE_OURS).max_decoding_message_size(LARGEST_QUESTION),
             )
@@ -201,8 +193,16 @@ impl Server {
             )
             .add_service(KeyServiceServer::from_arc(api).max_decoding_message_size(LARGEST_MESSAGE))
             .into_axum_router()
-            .layer(CatchPanicLayer::custom(layers::panicked))
-            .layer(from_fn_with_state(Arc::new(admission), layers::call));
+            .layer(CatchPanicLayer::custom(layers::panicked));
+        let calls = Arc::new(Admission {
+            keys,
+            permits: Arc::clone(&permits.calls),
+            streams,
+            stop: stop.clone(),
+            backlog: Arc::default(),
+            tracing,
+            handlers,
+        });
         let age = limits.connection_age.mul_f64(1.1);
         let mut opened = listen::accept(listeners, tls.as_ref(), &permits.connections, age, &stop);
         let http = Http::new(calls, limits.connection_age, stop.clone());

@@ -42,6 +42,10 @@ use crate::{
 /// How many changes are decided and saved together at the most: more would only take longer.
 const LARGEST_GROUP: usize = 32;
 
+/// How long a change waits for a worker before its caller is told to come again: writes that are slow would have all of the
+/// calls in flight. Those to PostgreSQL have been given up by then.
+const LONGEST_WAIT: Duration = Duration::from_millis(2500);
+
 /// How long a load without locks may take.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -77,10 +81,16 @@ struct Running {
 }
 
 impl Running {
-    /// None where the caller has gone.
+    /// None where the caller has gone, or the change has waited for so long that its caller is told to come again.
     fn begin(pending: Pending) -> Option<Self> {
         let permit = pending.permit.upgrade().filter(|_| !pending.answer.is_closed())?;
         pending.wait.iter().for_each(Wait::end);
+        if pending.queued.elapsed() > LONGEST_WAIT {
+            drop(permit);
+            METRICS.shed.write_wait.inc();
+            pending.answer(None, Err(Error::Overloaded));
+            return None;
+        }
         Some(Self { pending, permit })
     }
 

@@ -1,19 +1,23 @@
 //! Too much at once is refused, and what was taken on is served.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use prost::Message as _;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    task::JoinSet,
     time::timeout,
 };
 use tonic::{Code, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::{
-    Client, Database, Service, message,
+    Client, Database, Service, client, message,
     wire::{Wire, frame},
 };
 
@@ -53,6 +57,34 @@ async fn a_call_too_many_is_refused_and_health_is_not() {
     held.release().await;
     call.await.expect("a call").expect("what was taken on is served");
     north.get(&ada).await.expect("a free place");
+}
+
+/// On SQLite two groups of 32 try for 2 s each before the others have their turn.
+#[tokio::test]
+async fn writes_that_waited_for_too_long_are_told_to_come_again() {
+    let (service, north) = client().await;
+    let ada = Arc::new(north.person(json!({})).await);
+    let held = service.database.hold().await;
+    let started = Instant::now();
+    let mut writers = JoinSet::new();
+    for _ in 0..100 {
+        let (north, ada) = (north.clone(), Arc::clone(&ada));
+        writers.spawn(async move { north.patch(&ada, json!({ "city": "London" })).await.expect_err("held") });
+    }
+    let refused = writers.join_all().await;
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+    assert!(refused.iter().all(|refused| refused.retry_after.is_some()), "{refused:?}");
+    let mut reasons: Vec<_> = refused.iter().map(|refused| refused.reason.as_str()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    let expected: &[&str] = if service.database.is_postgres() {
+        &["TRANSACTION_CONFLICT"]
+    } else {
+        &["OVERLOADED", "TRANSACTION_CONFLICT"]
+    };
+    assert_eq!(reasons, expected);
+    held.release().await;
+    assert_eq!(north.get(&ada).await.expect("the profile")["etag"], "\"1\"");
 }
 
 #[tokio::test]
