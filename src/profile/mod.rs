@@ -8,3 +8,6 @@ pub mod group;
 pub mod history;
 pub mod identifiers;
 pub mod policy;
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use axum::body::Body;
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{sync::Semaphore, task::yield_now, time::timeout};
+use tokio::{runtime::Handle, sync::Semaphore, task::yield_now, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -42,10 +42,6 @@ const LARGEST_HEADERS: u32 = 16 * 1024;
 /// can come in one turn.
 const MOST_CANCELLED: usize = 1000;
 
-/// Connections at once of those that have more to read than a burst. A call takes some steps, and between two of them all that
-/// is ready comes first: a flood on any number of connections is no more than this.
-const TURNS: usize = 4;
-
 /// How often a silent peer is asked whether it lives, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
@@ -54,6 +50,7 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 pub struct Http {
     protocol: http2::Builder<Tasks>,
     calls: Arc<Admission>,
+    /// Of connections that have more to read than a burst.
     turns: Arc<Semaphore>,
     age: Duration,
     stop: CancellationToken,
@@ -73,7 +70,9 @@ impl Http {
             .max_local_error_reset_streams(None) // what comes for calls that have ended ends no others
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
-        Self { protocol, calls, turns: Arc::new(Semaphore::new(TURNS)), age, stop }
+        // As many as there are threads to serve them.
+        let turns = Arc::new(Semaphore::new(Handle::current().metrics().num_workers()));
+        Self { protocol, calls, turns, age, stop }
     }
 
     /// Serves a connection to its end. At its age, or at the drain, its streams end first, so that whoever begins them
@@ -116,7 +115,8 @@ impl Http {
     }
 }
 
-/// Serves a connection. It reads a burst at a time: one that has more to read waits for its turn among those that have.
+/// Serves a connection. It reads a burst at a time: one that has more to read waits for its turn among those that have, so
+/// that what was taken on is served first. What it does not read, its peer's window or socket holds back.
 async fn in_turns<C: Future>(peer: &Peer, turns: &Semaphore, mut serving: Pin<&mut C>) {
     let mut turn = None;
     loop {

@@ -151,16 +151,67 @@ fn by_code(code: &str, cause: String) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::{borrow::Cow, error::Error as StdError, io};
+
+    use sea_orm::{
+        ConnectionTrait as _, Database,
+        sqlx::error::{DatabaseError, ErrorKind},
+    };
+
     use super::*;
 
-    #[test]
-    fn every_code_of_the_contract_has_its_meaning() {
-        let meaning = |code: &str| match by_code(code, String::new()) {
+    /// A database's refusal by its code alone.
+    #[derive(Debug, thiserror::Error)]
+    #[error("refused")]
+    struct Refusal(&'static str);
+
+    impl DatabaseError for Refusal {
+        fn message(&self) -> &'static str {
+            "refused"
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn StdError + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn StdError + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    fn refusal(code: &'static str) -> DbErr {
+        failure(sqlx::Error::Database(Box::new(Refusal(code))))
+    }
+
+    fn cut() -> DbErr {
+        failure(io::Error::from(io::ErrorKind::ConnectionReset).into())
+    }
+
+    fn meaning(error: &Error) -> &'static str {
+        match error {
             Error::TransactionConflict { retryable: true, .. } => "tried again",
             Error::TransactionConflict { retryable: false, .. } => "aborted",
             Error::DatabaseUnavailable(_) => "away",
+            Error::OutcomeUnknown(_) => "unknown",
+            Error::EmailInUse | Error::PhoneNumberInUse | Error::IdentifierInUse => "taken",
             _ => "ours",
-        };
+        }
+    }
+
+    #[test]
+    fn every_code_of_the_contract_has_its_meaning() {
         for (codes, expected) in [
             (&["40001", "40P01", "0A000", "5", "6", "261", "517"][..], "tried again"),
             (&["55P03"], "aborted"),
@@ -170,10 +221,97 @@ mod tests {
             ),
             (&["8", "10", "13", "14", "778"], "away"),
             (&["", "1", "19", "22P02", "23502", "42P01", "57000", "XX000"], "ours"),
+            // Their low bytes are those of codes of SQLite: 5 and 8.
+            (&["42501", "22024"], "ours"),
         ] {
             for code in codes {
-                assert_eq!(meaning(code), expected, "{code}");
+                for of in [DbErr::Conn, DbErr::Exec, DbErr::Query] {
+                    let DbErr::Query(refused) = refusal(code) else { panic!("another error") };
+                    assert_eq!(meaning(&of(refused).into()), expected, "{code}");
+                }
             }
+        }
+    }
+
+    #[test]
+    fn a_database_that_gives_no_connection_or_no_answer_is_away() {
+        for error in [
+            DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
+            DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
+            cut(),
+            failure(sqlx::Error::Protocol("cut".to_owned())),
+            failure(sqlx::Error::PoolTimedOut),
+            failure(sqlx::Error::PoolClosed),
+            failure(sqlx::Error::WorkerCrashed),
+        ] {
+            assert_eq!(meaning(&error.into()), "away");
+        }
+        assert_eq!(meaning(&failure(sqlx::Error::RowNotFound).into()), "ours");
+        assert_eq!(meaning(&DbErr::Custom("a fault".to_owned()).into()), "ours");
+    }
+
+    #[test]
+    fn only_a_refusal_tells_that_nothing_was_saved_and_of_a_commit_not_even_that() {
+        for (error, save, commit) in [
+            (cut(), "unknown", "unknown"),
+            (DbErr::ConnectionAcquire(ConnAcquireErr::Timeout), "unknown", "unknown"),
+            (refusal("57P01"), "unknown", "unknown"), // the session has ended
+            (refusal("57014"), "away", "unknown"),    // cancelled
+            (refusal("13"), "away", "unknown"),       // the disk is full
+            (refusal("40001"), "tried again", "tried again"),
+            (refusal("23502"), "ours", "ours"),
+        ] {
+            for of in [DbErr::Conn, DbErr::Exec, DbErr::Query] {
+                let error = match &error {
+                    DbErr::Query(of_driver) => of(of_driver.clone()),
+                    other => other.clone(),
+                };
+                assert_eq!((meaning(&unsaved(error.clone())), meaning(&uncommitted(error))), (save, commit));
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_that_has_ended_or_cannot_write_or_has_old_plans_is_closed() {
+        let codes = ["08006", "57P01", "40003", "25P03", "25P04", "25006", "0A000"];
+        assert!(codes.iter().all(|code| spoils_the_session(code)));
+        assert!(!["", "5", "13", "08", "40001", "57014", "53300", "23505"].iter().any(|code| spoils_the_session(code)));
+    }
+
+    #[tokio::test]
+    async fn who_was_first_is_told_by_the_index() {
+        let db = Database::connect("sqlite::memory:").await.expect("a database");
+        let run = async |sql: &str| db.execute_unprepared(sql).await.map_err(Error::from);
+        for (table, column, expected) in [
+            ("profile", "email", "taken"),
+            ("profile", "phone_number", "taken"),
+            ("profile_identifier", "value", "taken"),
+            ("write_request", "request_id", "tried again"),
+            ("profile_case", "case_id", "tried again"),
+            ("organization", "name", "ours"),
+        ] {
+            run(&format!("DROP TABLE IF EXISTS {table}")).await.expect("no table");
+            run(&format!("CREATE TABLE {table} ({column} UNIQUE)")).await.expect("a table");
+            let insert = format!("INSERT INTO {table} ({column}) VALUES ('x')");
+            run(&insert).await.expect("the first");
+            let error = run(&insert).await.expect_err("the second");
+            assert_eq!(meaning(&error), expected, "{error}");
+            assert_eq!(matches!(error, Error::EmailInUse), column == "email");
+            assert_eq!(matches!(error, Error::PhoneNumberInUse), column == "phone_number");
+        }
+    }
+
+    #[test]
+    fn a_cause_holds_no_value_of_a_row() {
+        for (error, expected) in [
+            (DbErr::Type("ada@example.com".to_owned()), "a stored value is none of its column's type"),
+            (DbErr::Json("ada@example.com".to_owned()), "a stored value is none of its column's type"),
+            (DbErr::Custom("a fault".to_owned()), "Custom Error: a fault"),
+            (refusal("13"), "refused (SQLite code 13)"),
+            (failure(sqlx::Error::PoolClosed), "attempted to acquire a connection on a closed pool"),
+        ] {
+            assert_eq!(cause(&error), expected);
+            assert!(Error::from(error).cause().is_some_and(|cause| cause == expected));
         }
     }
 }

@@ -49,6 +49,14 @@ mod tests {
         assert!(!format!("{key:?}").contains(key.secret.expose_secret()));
     }
 
+    /// What is stored of keys that were made is found by exactly this.
+    #[test]
+    fn the_database_keeps_the_sha_256_of_the_secret_as_it_is_shown() {
+        let key = KeyText::parse(&format!("ps_0123456789abcdef_{}", "0".repeat(64))).expect("a key");
+        let sha256 = "60e05bd1b195af2f94112fa7197a5c88289058840ce7c6df9693756bc6250f55";
+        assert_eq!((key.lookup.as_str(), hex::encode(key.secret_sha256()).as_str()), ("0123456789abcdef", sha256));
+    }
+
     #[test]
     fn anything_else_is_no_key() {
         let key = KeyText::generate().expose();

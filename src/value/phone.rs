@@ -21,12 +21,10 @@ pub fn phone_number(text: &str) -> Result<String, Rule> {
 
 /// White space, dots, dashes of every kind, and the controls that keep a number from left to right.
 fn is_gap(c: char) -> bool {
-    match c {
-        '-' | '.' | '\u{2212}' => true,
-        c if c.is_whitespace() => true,
-        c if c.is_ascii() => false,
-        c => BidiControl::for_char(c) || GeneralCategory::for_char(c) == GeneralCategory::DashPunctuation,
-    }
+    matches!(c, '.' | '\u{2212}')
+        || c.is_whitespace()
+        || BidiControl::for_char(c)
+        || GeneralCategory::for_char(c) == GeneralCategory::DashPunctuation
 }
 
 #[cfg(test)]

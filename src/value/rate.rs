@@ -61,5 +61,6 @@ mod tests {
             text.parse::<Rate>().expect_err(text);
         }
         assert_eq!(Rate::stored(0).to_string(), "1/s");
+        assert_eq!(Rate::stored(100).calls_per_second().get(), 100);
     }
 }

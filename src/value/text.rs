@@ -185,6 +185,12 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_another_system_made_has_at_most_100_characters() {
+        assert_eq!(identifier(&"\u{e9}".repeat(100)), Ok("\u{e9}".repeat(100)));
+        assert_eq!(identifier(&"\u{e9}".repeat(101)), Err(Rule::Length(100)));
+    }
+
+    #[test]
     fn more_variation_selectors_than_characters_are_refused() {
         for text in ["a\u{fe0f}\u{fe0f}", "ab\u{fe00}\u{e0100}\u{e01ef}", "a\u{180b}\u{180f}"] {
             assert_eq!(line::<9>(text), Err(Rule::Selectors), "{text:?}");
@@ -207,6 +213,10 @@ mod tests {
             }
         }
         assert_eq!((line::<9>("a\r\nb"), lines::<9>("a\r\nb")), (Err(Rule::Control), Ok("a\r\nb".to_owned())));
+        // Joiners, private use, and what a later Unicode may assign.
+        for text in ["a\u{200c}b\u{200d}c", "\u{e000}", "\u{378}"] {
+            assert_eq!(line::<9>(text).as_deref(), Ok(text));
+        }
     }
 
     #[test]

@@ -34,10 +34,10 @@ class Follower:
             self._stream.cancel()
 
     async def until(self, profile: str, seconds: float = 30) -> bool:
-        """Waits until it was told of a profile, and answers whether it was."""
-        deadline = now() + seconds
-        while not any(told.profile == profile for told in reversed(self.watcher.changes)):
-            if now() > deadline or self._task.done():
+        """Waits until it was told of a profile, as long as it is told anything within so many seconds: whether it was."""
+        begun, changes = now(), self.watcher.changes
+        while not any(told.profile == profile for told in reversed(changes)):
+            if now() > max([begun, *(told.at for told in changes[-1:])]) + seconds or self._task.done():
                 return False
             await asyncio.sleep(0.02)
         return True

@@ -139,7 +139,7 @@ def main() -> None:
                 offered += answered
                 waiting.extend([(time.monotonic() + RETRY_DELAY, key.data)] * refused)
     outcomes = {str(status): count for status, count in load.outcomes.items()}
-    print(json.dumps({"offered": offered - held_back, "seconds": seconds, "outcomes": outcomes}))
+    print(json.dumps({"offered": offered, "held back": held_back, "seconds": seconds, "outcomes": outcomes}))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ CORES = 0.4  # of the program, where callers come by the clock
 PERIOD = 10_000  # microseconds in which it may use its part of them
 ATTEMPTS = 3  # other work on the machine can spoil a comparison, and cannot make one succeed
 
-
 Call = tuple[str, bytes]
 
 
@@ -47,8 +46,9 @@ async def load(
         for client in clients:
             figures = await client.figures(seconds + 20)
             total += Counter({int(status): number for status, number in figures["outcomes"].items()})
-            total["offered"] += figures["offered"]
-    require(set(total) <= {"offered", OK, RESOURCE_EXHAUSTED}, f"calls ended with {dict(total)}")
+            for name in ("offered", "held back"):
+                total[name] += figures[name]
+    require(set(total) <= {"offered", "held back", OK, RESOURCE_EXHAUSTED}, f"calls ended with {dict(total)}")
     return Counter({name: round(number / seconds) for name, number in total.items()})
 
 
@@ -83,19 +83,25 @@ async def overload(world: World) -> str:
 
 @proof(quick=False, client="health")
 async def by_the_clock(world: World) -> str:
-    """Callers who never wait, nine of ten to read, at four times the peak: 80% of it is served, the rest is refused."""
+    """Callers who never wait, nine of ten to read, at four times the peak: 80% of it is served, the rest is refused.
+
+    It is refused, or held back by HTTP/2: a connection has 100 streams, and the program reads no more than it can serve.
+    """
     read, write = await calls(world)
     mix = [read] * 9 + [write]
     with confined(world.program.process.pid) as alone:
         if not alone:
             return "not shown: it needs a cgroup, which root may make"
-        peak = max([(await load(world, mix, 5, callers=callers))[OK] for callers in (32, 128, 400)])
-        # On few connections HTTP/2 would hold them back: each has 100 streams.
-        over = await load(world, mix, 20, rate=TIMES * peak, connections=MANY)
-    seen = f"{over[OK]} of {peak} a second, {over['offered']} offered, {over[RESOURCE_EXHAUSTED]} refused"
-    require(over["offered"] >= 0.9 * TIMES * peak, f"this is no such load: {seen}")
-    require(over[OK] >= KEPT * peak, f"goodput: {seen}")
-    return seen
+        tries = []
+        for _ in range(ATTEMPTS):
+            peak = max([(await load(world, mix, 5, callers=callers))[OK] for callers in (32, 128, 400)])
+            over = await load(world, mix, 20, rate=TIMES * peak, connections=MANY)
+            seen = f"{over[OK]} of {peak} a second, {over['offered']} offered, {over[RESOURCE_EXHAUSTED]} of them refused, "
+            tries.append(seen + f"{over['held back']} held back")
+            require(over["offered"] >= 0.9 * TIMES * peak, f"this is no such load: {tries}")
+            if over[OK] >= KEPT * peak:
+                return tries[-1]
+    raise Fault(f"goodput: {tries}")
 
 
 @contextlib.contextmanager
