@@ -13,6 +13,8 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+use tonic::transport::Endpoint;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::{
     Database, Scrape, Service, http, message, program, until,
@@ -173,17 +175,25 @@ async fn lines_of_the_log_that_are_lost_are_counted() {
     command.env("PROFILE_DATABASE_URL", database.url()).env("RUST_LOG", "debug").stderr(Stdio::piped());
     let mut child = Killed(command.spawn().expect("a program"));
     let mut log = BufReader::new(child.0.stderr.take().expect("its log")).lines();
-    let metrics = log.find_map(|line| {
-        let line: Json = serde_json::from_str(&line.ok()?).ok()?;
-        (line["message"] == "metrics").then(|| line["address"].as_str().map(str::to_owned))?
-    });
-    let metrics = metrics.expect("an address");
+    let mut address_of = |message: &str| {
+        let address = log.find_map(|line| {
+            let line: Json = serde_json::from_str(&line.ok()?).ok()?;
+            (line["message"] == message).then(|| line["address"].as_str().map(str::to_owned))?
+        });
+        address.expect("an address")
+    };
+    let (metrics, listening) = (address_of("metrics"), address_of("listening"));
     let lost = async || {
         Scrape::parse(&http(&metrics, "GET", "/metrics").await.1).sum("profile_service_log_lines_dropped_total", &[])
     };
     assert_eq!(lost().await, 0.0);
     drop(log); // nobody reads it any more
-    until("lines are lost", async || lost().await > 0.0).await;
+    let service = Endpoint::from_shared(format!("http://{listening}")).expect("an address").connect_lazy();
+    until("the line of a call is lost", async || {
+        HealthClient::new(service.clone()).check(HealthCheckRequest::default()).await.expect("health");
+        lost().await > 0.0
+    })
+    .await;
 }
 
 /// A program that ends with its owner.
