@@ -117,14 +117,15 @@ class Proof:
     flags: tuple[str, ...]
     quick: bool  # whether it can be quick
     client: str  # the polite client: of what
+    longest: int  # milliseconds that an answer of health may take
 
 
 PROOFS: list[Proof] = []
 
 
-def proof(*flags: str, quick: bool = True, client: str = "profile"):
+def proof(*flags: str, quick: bool = True, client: str = "profile", longest: int = 100):
     def register(prove):
-        PROOFS.append(Proof(prove.__name__, prove, flags, quick, client))
+        PROOFS.append(Proof(prove.__name__, prove, flags, quick, client, longest))
         return prove
 
     return register
