@@ -468,6 +468,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_made_once_of_overloaded_is_what_is_made_anew() {
+        for _ in 0..2 {
+            let (kept, anew) = (overloaded(), Status::from(Error::Overloaded).into_http::<Body>());
+            assert_eq!(kept.status(), anew.status());
+            let [kept, anew] = [kept, anew].map(|response| {
+                let mut headers = response.headers().clone();
+                let delay = headers.remove(PUSHBACK).expect("a pushback");
+                let delay: u64 = delay.to_str().expect("text").parse().expect("a number");
+                assert!((500..=1500).contains(&delay), "{delay} ms");
+                headers
+            });
+            assert_eq!(kept, anew);
+        }
+    }
+
+    #[test]
     fn only_a_write_that_cannot_be_repeated_and_may_have_been_made_is_never_to_be_tried_again() {
         let (write, other) = (Unrepeatable::default(), Unrepeatable::default());
         write.set();

@@ -314,7 +314,8 @@ pub mod tests {
         Edit::Set { columns, identifiers: Vec::new() }
     }
 
-    fn report(case: &str, status: Status, second: i64) -> profile_case::Model {
+    /// A report about the profile with the id 2.
+    pub fn report(case: &str, status: Status, second: i64) -> profile_case::Model {
         profile_case::Model {
             organization_id: author().organization_id,
             case_id: case.to_owned(),

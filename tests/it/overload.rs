@@ -17,7 +17,7 @@ use tonic::{Code, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::{
-    Client, Database, Service, client, message,
+    Client, Database, Service, message,
     wire::{Wire, frame},
 };
 
@@ -62,7 +62,8 @@ async fn a_call_too_many_is_refused_and_health_is_not() {
 /// On SQLite two groups of 32 try for 2 s each before the others have their turn.
 #[tokio::test]
 async fn writes_that_waited_for_too_long_are_told_to_come_again() {
-    let (service, north) = client().await;
+    let service = Service::observed(Database::create().into(), []);
+    let north = service.organization("north").await;
     let ada = Arc::new(north.person(json!({})).await);
     let held = service.database.hold().await;
     let started = Instant::now();
@@ -74,6 +75,9 @@ async fn writes_that_waited_for_too_long_are_told_to_come_again() {
     let refused = writers.join_all().await;
     assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
     assert!(refused.iter().all(|refused| refused.retry_after.is_some()), "{refused:?}");
+    let shed = service.scrape().await.sum("profile_service_shed_total", &[r#"limit="write_wait""#]);
+    let overloaded = refused.iter().filter(|refused| refused.reason == "OVERLOADED").count();
+    assert_eq!(shed.to_string(), overloaded.to_string());
     let mut reasons: Vec<_> = refused.iter().map(|refused| refused.reason.as_str()).collect();
     reasons.sort_unstable();
     reasons.dedup();

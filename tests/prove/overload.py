@@ -81,7 +81,7 @@ async def overload(world: World) -> str:
     return f"{await kept(world, read, seconds)}; {await kept(world, write, seconds, refused=True)}"
 
 
-@proof(quick=False, client="health", longest=500)  # of a part of a core
+@proof(quick=False, client="health", longest=200)  # of a part of a core
 async def by_the_clock(world: World) -> str:
     """Callers who never wait, nine of ten to read, at four times the peak: 80% of it is served, the rest is refused.
 

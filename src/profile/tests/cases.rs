@@ -8,7 +8,7 @@ use super::{
         change::{Edit, Target, Written},
         decide::{
             Loaded, decide,
-            tests::{at, author, change, profile},
+            tests::{at, author, change, profile, report},
         },
         group::{Dependency, Group, Rows, Saving},
         history, policy,
@@ -26,16 +26,6 @@ use crate::{
 
 const CANCELLED: Status = Status::Cancelled;
 const ASSIGNED: Status = Status::Assigned;
-
-fn report(case: &str, status: Status, second: i64) -> profile_case::Model {
-    profile_case::Model {
-        organization_id: author().organization_id,
-        case_id: case.to_owned(),
-        profile_id: Uuid::from_u128(2),
-        status,
-        status_time: at(second),
-    }
-}
 
 fn reporting(report: &profile_case::Model) -> super::Change {
     change(Rpc::ReportCaseStatus, Target::Id(Uuid::from_u128(2)), Edit::Case(report.clone()))
