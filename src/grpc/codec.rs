@@ -9,6 +9,9 @@ use tonic_prost::{ProstDecoder, ProstEncoder};
 /// The size at which messages that are ready together become one piece, in bytes.
 const PIECE: usize = 8 * 1024;
 
+/// What a message is given at first, in bytes: most take less, and it waits with the answer until that is read.
+const MESSAGE: usize = 1024;
+
 /// What the generated services write and read.
 pub struct Codec<T, U>(PhantomData<(T, U)>);
 
@@ -25,7 +28,7 @@ impl<T: Message + 'static, U: Message + Default + 'static> codec::Codec for Code
     type Decoder = ProstDecoder<U>;
 
     fn encoder(&mut self) -> ProstEncoder<T> {
-        ProstEncoder::new(BufferSettings::new(PIECE, PIECE))
+        ProstEncoder::new(BufferSettings::new(MESSAGE, PIECE))
     }
 
     fn decoder(&mut self) -> ProstDecoder<U> {

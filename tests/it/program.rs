@@ -1,6 +1,7 @@
 //! The program: its flags, its log, its health, its beginning and its end.
 
 use std::{
+    fs,
     net::TcpListener,
     process::{Command, Output, Stdio},
     sync::Arc,
@@ -100,6 +101,13 @@ async fn the_first_start_on_the_embedded_database_shows_a_key_that_works_once() 
     let second = Service::embedded(directory.path());
     assert_eq!(second.printed(), "");
     second.client(&key).await.person(json!({})).await;
+}
+
+#[test]
+fn it_has_no_huge_pages_whatever_the_system_gives_to_others() {
+    let service = Service::start();
+    let status = fs::read_to_string(format!("/proc/{}/status", service.process())).expect("its status");
+    assert!(status.lines().any(|line| line == "THP_enabled:\t0"), "{status}");
 }
 
 #[tokio::test]

@@ -217,9 +217,14 @@ impl Service {
         Scrape::parse(&metrics)
     }
 
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.as_ref().expect("a running program").id()
+    }
+
     /// Sends a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.as_ref().expect("a running program").id());
+        let kill = format!("kill -{name} {}", self.process());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
     }
 
