@@ -2,10 +2,8 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::Poll,
     time::Duration,
 };
 
@@ -13,16 +11,10 @@ use axum::body::Body;
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{runtime::Handle, sync::Semaphore, task::yield_now, time::timeout};
+use tokio::{task::yield_now, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    course,
-    layers::Admission,
-    listen::{BURST, Connection},
-    peer::Peer,
-    task::Tasks,
-};
+use super::{course, layers::Admission, listen::Connection, peer::Peer, task::Tasks, turns::Turns};
 use crate::metrics::METRICS;
 
 /// Calls at once on one connection.
@@ -50,8 +42,7 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 pub struct Http {
     protocol: http2::Builder<Tasks>,
     calls: Arc<Admission>,
-    /// Of connections that have more to read than a burst.
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
     age: Duration,
     stop: CancellationToken,
 }
@@ -70,8 +61,7 @@ impl Http {
             .max_local_error_reset_streams(None) // what comes for calls that have ended ends no others
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
-        // As many as there are threads to serve them.
-        let turns = Arc::new(Semaphore::new(Handle::current().metrics().num_workers()));
+        let turns = Arc::new(Turns::of(Arc::clone(&calls.permits)));
         Self { protocol, calls, turns, age, stop }
     }
 
@@ -97,12 +87,12 @@ impl Http {
         };
         // What a connection fails of is its peer's doing.
         let ended = tokio::select! {
-            () = in_turns(&peer, &turns, serving.as_mut()) => true,
+            () = turns.serve(&peer, serving.as_mut()) => true,
             () = until_it_ends => false,
         };
         if !ended {
             serving.as_mut().graceful_shutdown();
-            in_turns(&peer, &turns, serving).await;
+            turns.serve(&peer, serving).await;
         }
         let ends = &METRICS.connections;
         let end = match ended {
@@ -112,31 +102,6 @@ impl Http {
             false => &ends.age,
         };
         end.inc();
-    }
-}
-
-/// Serves a connection. It reads a burst at a time: one that has more to read waits for its turn among those that have, so
-/// that what was taken on is served first. What it does not read, its peer's window or socket holds back.
-async fn in_turns<C: Future>(peer: &Peer, turns: &Semaphore, mut serving: Pin<&mut C>) {
-    let mut turn = None;
-    loop {
-        let ended = poll_fn(|context| {
-            peer.read.store(0, Relaxed);
-            match serving.as_mut().poll(context) {
-                Poll::Ready(_) => Poll::Ready(true),
-                Poll::Pending if peer.read.load(Relaxed) >= BURST => Poll::Ready(false),
-                Poll::Pending => {
-                    turn = None;
-                    Poll::Pending
-                }
-            }
-        });
-        if ended.await {
-            return;
-        }
-        yield_now().await; // what has come begins within the turn
-        drop(turn.take());
-        turn = turns.acquire().await.ok();
     }
 }
 
@@ -188,25 +153,5 @@ mod tests {
         drop(others);
         assert!(call().now_or_never().is_some());
         assert_eq!((begun.get(), peer.under_way.load(Relaxed)), (1, 0));
-    }
-
-    #[tokio::test]
-    async fn a_connection_with_more_to_read_than_a_burst_waits_for_its_turn_among_those() {
-        let (peer, turns, polls) = (Peer::default(), Semaphore::new(1), Cell::new(0));
-        let reading = pin!(poll_fn(|_| {
-            polls.set(polls.get() + 1);
-            peer.read.store(BURST, Relaxed);
-            if polls.get() < 3 { Poll::Pending } else { Poll::Ready(()) }
-        }));
-        let mut served = pin!(in_turns(&peer, &turns, reading));
-        let of_another = turns.acquire().await.expect("a turn");
-        for _ in 0..10 {
-            assert!(futures_util::poll!(served.as_mut()).is_pending());
-            yield_now().await;
-        }
-        assert_eq!(polls.get(), 1);
-        drop(of_another);
-        served.await;
-        assert_eq!((polls.get(), turns.available_permits()), (3, 1));
     }
 }

@@ -56,6 +56,12 @@ pub const LARGEST_MESSAGE: usize = 64 * 1024;
 /// The largest message of health and reflection, which need no key, in bytes.
 pub const LARGEST_QUESTION: usize = 1024;
 
+/// What a stream of reflection keeps for its peer before it is asked for more, in bytes: two answers, of a file each.
+const REFLECTION: usize = 2 * LARGEST_FILE;
+
+/// The largest file of the contract, in bytes.
+const LARGEST_FILE: usize = 20 * 1024;
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What a call must pass before a handler sees it.
@@ -166,7 +172,7 @@ impl Admission {
             }
             // It answers as long as it is asked: its stream ends where the drain begins.
             Some(Access::Reflection) => {
-                let place = keyless_stream(peer)?;
+                let place = keyless_stream(peer)?.keeping(self.backlog.wait(peer, REFLECTION));
                 Ok((self.handled(request.map(|body| self.until_stop(body))).await, Some(place)))
             }
             Some(Access::AnyKey) => self.answer(None, peer, request).await,
@@ -273,12 +279,17 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use axum::routing::post;
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
     use tempfile::TempDir;
     use tokio_util::task::TaskTracker;
     use tower_http::catch_panic::CatchPanicLayer;
 
     use super::*;
-    use crate::store::{DatabaseUrl, Store};
+    use crate::{
+        pb,
+        store::{DatabaseUrl, Store},
+    };
 
     async fn admission(directory: &TempDir, handlers: Router) -> Arc<Admission> {
         let url = format!("sqlite://{}/profiles.db?mode=rwc", directory.path().display()).into();
@@ -292,6 +303,16 @@ mod tests {
             tracing: None,
             handlers,
         })
+    }
+
+    #[test]
+    fn no_file_is_larger_than_what_is_counted_for_it() {
+        for descriptors in [pb::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET] {
+            let files = FileDescriptorSet::decode(descriptors).expect("descriptors").file;
+            for file in files {
+                assert!(file.encoded_len() <= LARGEST_FILE, "{}: {}", file.name(), file.encoded_len());
+            }
+        }
     }
 
     fn check(body: &'static str) -> Request {

@@ -22,6 +22,7 @@ mod sweep;
 mod task;
 mod tls;
 mod transport;
+mod turns;
 
 use std::{sync::Arc, time::Duration};
 
