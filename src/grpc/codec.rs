@@ -3,8 +3,13 @@
 use std::marker::PhantomData;
 
 use prost::Message;
-use tonic::codec::{self, BufferSettings};
-use tonic_prost::{ProstDecoder, ProstEncoder};
+use tonic::{
+    Status,
+    codec::{self, BufferSettings, EncodeBuf},
+};
+use tonic_prost::ProstDecoder;
+
+use crate::error::Error;
 
 /// The size at which messages that are ready together become one piece, in bytes.
 const PIECE: usize = 8 * 1024;
@@ -24,15 +29,32 @@ impl<T, U> Default for Codec<T, U> {
 impl<T: Message + 'static, U: Message + Default + 'static> codec::Codec for Codec<T, U> {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = Encoder<T>;
     type Decoder = ProstDecoder<U>;
 
-    fn encoder(&mut self) -> ProstEncoder<T> {
-        ProstEncoder::new(BufferSettings::new(MESSAGE, PIECE))
+    fn encoder(&mut self) -> Encoder<T> {
+        Encoder(PhantomData)
     }
 
     fn decoder(&mut self) -> ProstDecoder<U> {
         ProstDecoder::default()
+    }
+}
+
+/// Writes messages. A large one takes no more memory than it has bytes: a buffer that grows would have up to twice as many.
+pub struct Encoder<T>(PhantomData<T>);
+
+impl<T: Message> codec::Encoder for Encoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(message.encoded_len());
+        message.encode(buffer).map_err(|error| Error::Internal(error.to_string()).into())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(MESSAGE, PIECE)
     }
 }
 

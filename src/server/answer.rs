@@ -24,6 +24,8 @@ use crate::grpc::status;
 /// The body of an answer.
 pub struct Answer {
     pub body: Body,
+    /// What the service keeps for the peer besides a piece that it has not read, in bytes.
+    pub kept: usize,
     pub backlog: Arc<Backlog>,
     pub peer: Arc<Peer>,
     /// Of a stream, until it ends.
@@ -59,7 +61,7 @@ impl Answer {
 
     /// Counts these bytes until they have been sent.
     fn count(&self, data: Bytes) -> Bytes {
-        let held = self.backlog.wait(&self.peer, data.len());
+        let held = self.backlog.wait(&self.peer, data.len() + self.kept);
         let progress = self.course.as_ref().map(|course| Arc::clone(&course.progress));
         if let Some(progress) = &progress {
             progress.wait();

@@ -14,17 +14,22 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{task::yield_now, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{course, layers::Admission, listen::Connection, peer::Peer, task::Tasks, turns::Turns};
+use super::{
+    course,
+    layers::Admission,
+    listen::Connection,
+    peer::{Peer, WINDOW},
+    task::Tasks,
+    turns::Turns,
+};
 use crate::metrics::METRICS;
 
 /// Calls at once on one connection.
 const STREAMS: u32 = 100;
 
-/// What a peer may send on a stream before anyone reads it, in bytes.
-const WINDOW: u32 = 64 * 1024;
-
-/// The same on all streams of its connection. h2 ends a connection of which more than half of it is taken up by short
-/// frames, at 256 bytes each: those of calls that were cancelled count too, until they have been taken on.
+/// What a peer may send on all streams of its connection before anyone reads it, in bytes. h2 ends a connection of which
+/// more than half of it is taken up by short frames, at 256 bytes each: those of calls that were cancelled count too, until
+/// they have been taken on.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// The largest list of headers that is read, in bytes.
@@ -111,6 +116,7 @@ struct UnderWay(Arc<Peer>);
 impl UnderWay {
     fn begin(peer: &Arc<Peer>) -> Self {
         peer.under_way.fetch_add(1, Relaxed);
+        peer.begun.fetch_add(1, Relaxed);
         Self(Arc::clone(peer))
     }
 }

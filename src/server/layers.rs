@@ -1,6 +1,6 @@
 //! What happens around every call, in the order of the code: a free place, log line, deadline, key, whole message, permit, handler.
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -30,7 +30,7 @@ use super::{
     keys::Keys,
     line::LogLine,
     message,
-    peer::{Backlog, Peer},
+    peer::{Backlog, Peer, WINDOW},
     streams::{Place, Streams, overloaded},
     task,
 };
@@ -56,8 +56,9 @@ pub const LARGEST_MESSAGE: usize = 64 * 1024;
 /// The largest message of health and reflection, which need no key, in bytes.
 pub const LARGEST_QUESTION: usize = 1024;
 
-/// What a stream of reflection keeps for its peer before it is asked for more, in bytes: two answers, of a file each.
-const REFLECTION: usize = 2 * LARGEST_FILE;
+/// What a stream of reflection keeps besides an answer that its peer has not read, in bytes: two more answers, of a file
+/// each, and the questions that wait for theirs.
+const REFLECTION: usize = 2 * LARGEST_FILE + WINDOW as usize;
 
 /// The largest file of the contract, in bytes.
 const LARGEST_FILE: usize = 20 * 1024;
@@ -156,8 +157,9 @@ impl Admission {
                 None
             }
         };
+        let kept = if access == Some(Access::Reflection) { REFLECTION } else { 0 };
         let backlog = Arc::clone(&self.backlog);
-        response.map(|body| Body::new(Answer { body, backlog, peer, course }))
+        response.map(|body| Body::new(Answer { body, kept, backlog, peer, course }))
     }
 
     /// Lets a call pass: its key, its whole message, its permit. Health and reflection need neither key nor permit
@@ -172,7 +174,7 @@ impl Admission {
             }
             // It answers as long as it is asked: its stream ends where the drain begins.
             Some(Access::Reflection) => {
-                let place = keyless_stream(peer)?.keeping(self.backlog.wait(peer, REFLECTION));
+                let place = keyless_stream(peer)?;
                 Ok((self.handled(request.map(|body| self.until_stop(body))).await, Some(place)))
             }
             Some(Access::AnyKey) => self.answer(None, peer, request).await,
@@ -205,10 +207,18 @@ impl Admission {
         peer: &Arc<Peer>,
     ) -> Result<(Request, String)> {
         let (head, body) = request.into_parts();
-        // At once, so that nothing is left where it is not counted; a key that is refused is told first.
-        let message = message::read(body, LARGEST_MESSAGE, &self.backlog, peer).map(Ok);
-        let (author, message) = try_join!(self.authenticate(&head.headers, scope, peer), message)?;
-        let mut request = Request::from_parts(head, message?.into());
+        let read = |counted| message::read(body, LARGEST_MESSAGE, &self.backlog, peer, counted);
+        let (author, (message, _counted)) = {
+            let mut author = pin!(self.authenticate(&head.headers, scope, peer));
+            if let Some(author) = author.as_mut().now_or_never() {
+                (author?, read(None).await?)
+            } else {
+                // The message is read meanwhile, so that nothing is left where it is not counted, and waits with its call;
+                // a key that is refused is told first.
+                try_join!(author, read(Some(self.backlog.wait(peer, 0))))?
+            }
+        };
+        let mut request = Request::from_parts(head, message.into());
         let key_id = author.key_id.clone();
         request.extensions_mut().insert(author);
         Ok((request, key_id))
@@ -227,7 +237,8 @@ impl Admission {
     /// The request with its whole message.
     async fn whole(&self, request: Request, most: usize, peer: &Arc<Peer>) -> Result<Request> {
         let (head, body) = request.into_parts();
-        Ok(Request::from_parts(head, message::read(body, most, &self.backlog, peer).await?.into()))
+        let (message, _counted) = message::read(body, most, &self.backlog, peer, None).await?;
+        Ok(Request::from_parts(head, message.into()))
     }
 
     async fn handled(&self, request: Request) -> Response {
@@ -279,6 +290,8 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use axum::routing::post;
+    use http_body::Frame;
+    use http_body_util::BodyExt as _;
     use prost::Message as _;
     use prost_types::FileDescriptorSet;
     use tempfile::TempDir;
@@ -315,9 +328,27 @@ mod tests {
         }
     }
 
-    fn check(body: &'static str) -> Request {
-        let request = Request::post("/grpc.health.v1.Health/Check").header(CONTENT_TYPE, "application/grpc");
+    fn question(path: &str, body: &'static str) -> Request {
+        let request = Request::post(path).header(CONTENT_TYPE, "application/grpc");
         request.body(Body::from(body)).expect("a request")
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_reflection_that_is_not_read_counts_what_its_stream_keeps_besides() {
+        const ANSWERS: usize = 100;
+        let directory = tempfile::tempdir().expect("a directory");
+        let paths = ["/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"];
+        let answers = |path| Router::new().route(path, post(async || "answer"));
+        let admission = admission(&directory, answers(paths[0]).merge(answers(paths[1]))).await;
+        for (path, is_too_much) in paths.into_iter().zip([false, true]) {
+            let (peer, mut unread) = (Arc::<Peer>::default(), Vec::new());
+            for _ in 0..ANSWERS {
+                let response = Arc::clone(&admission).call(Arc::clone(&peer), question(path, "")).await;
+                unread.push(response.into_body().frame().await);
+            }
+            assert!(unread.iter().flatten().all(|frame| frame.as_ref().is_ok_and(Frame::is_data)));
+            assert_eq!(peer.cut.is_cancelled(), is_too_much, "{path}");
+        }
     }
 
     #[tokio::test]
@@ -331,7 +362,8 @@ mod tests {
             ("Ada", Some(Code::Internal), "The service failed; the fault is on its side and in its log."),
             ("Eve", None, ""),
         ] {
-            let response = Arc::clone(&admission).call(Arc::default(), check(body)).await;
+            let response =
+                Arc::clone(&admission).call(Arc::default(), question("/grpc.health.v1.Health/Check", body)).await;
             let status = response.extensions().get::<Status>();
             assert_eq!(status.map(Status::code), code);
             assert_eq!(status.map(Status::message).unwrap_or_default(), message);

@@ -35,8 +35,8 @@ const OPENING_DEADLINE: Duration = Duration::from_secs(2);
 /// How long accepting pauses after a failure, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How much a connection reads at most before others have their turn, in bytes, which is some ten calls: HTTP/2 would take in
-/// all that has come, thousands of them, before the first is looked at. Who polls it asks again, once it is its turn.
+/// How much a connection reads at most before others have their turn, in bytes, which is ten to thirty calls: HTTP/2 would
+/// take in all that has come, thousands of them, before the first is looked at. Who polls it asks again, once it is its turn.
 pub const BURST: usize = 2 * 1024;
 
 /// How long after its age a connection that does not end by itself is cut: one whose peer reads no answers, say.

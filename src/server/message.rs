@@ -1,30 +1,49 @@
 //! The one message of a request, read before the call takes a permit: who sends half of one takes nobody else's.
 
-use std::{future::pending, sync::Arc};
+use std::{future::pending, pin::pin, sync::Arc};
 
 use axum::body::{Body, Bytes, HttpBody as _};
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use prost::bytes::BytesMut;
 
-use super::peer::{Backlog, Peer};
+use super::peer::{Backlog, Held, Peer};
 use crate::error::{Error, Result};
 
 /// Reads a body to its end: a message of at most `most` bytes in its frame, and nothing after it. What else may be wrong
 /// with it, tonic sees.
-pub async fn read(mut body: Body, most: usize, backlog: &Arc<Backlog>, peer: &Arc<Peer>) -> Result<Bytes> {
-    let Some(first) = next(&mut body).await else { return Ok(Bytes::new()) };
-    judge(&first, most)?;
-    if body.is_end_stream() {
-        return Ok(first);
-    }
-    let held = backlog.wait(peer, first.len());
-    let mut received = BytesMut::from(first);
-    while let Some(data) = next(&mut body).await {
-        held.add(data.len());
+///
+/// A call that waits for a part of it is counted, from its beginning where it is `counted` already, until what is answered with
+/// the message is dropped.
+pub async fn read(
+    mut body: Body,
+    most: usize,
+    backlog: &Arc<Backlog>,
+    peer: &Arc<Peer>,
+    mut counted: Option<Held>,
+) -> Result<(Bytes, Option<Held>)> {
+    let mut received = BytesMut::new();
+    loop {
+        let data = {
+            let mut next = pin!(next(&mut body));
+            if let Some(data) = next.as_mut().now_or_never() {
+                data
+            } else {
+                counted.get_or_insert_with(|| backlog.wait(peer, received.len()));
+                next.await
+            }
+        };
+        let Some(data) = data else { return Ok((received.freeze(), counted)) };
+        if let Some(counted) = &counted {
+            counted.add(data.len());
+        }
+        if received.is_empty() && body.is_end_stream() {
+            judge(&data, most)?;
+            return Ok((data, counted));
+        }
         received.extend_from_slice(&data);
         judge(&received, most)?;
     }
-    Ok(received.freeze())
 }
 
 /// The next bytes, until the body ends.
@@ -54,7 +73,25 @@ fn judge(received: &[u8], most: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+
     use super::*;
+
+    #[test]
+    fn a_call_is_counted_as_long_as_it_waits_for_its_message() {
+        let (backlog, peer) = (Arc::default(), Arc::<Peer>::default());
+        let calls: Vec<_> = (0..1000)
+            .map(|_| {
+                let nothing = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+                let mut call = Box::pin(read(nothing, 2, &backlog, &peer, None));
+                assert!(call.as_mut().now_or_never().is_none());
+                call
+            })
+            .collect();
+        assert!(peer.cut.is_cancelled(), "{} calls with 10 KiB each", calls.len());
+    }
 
     #[test]
     fn a_body_is_one_message_of_a_bounded_size_and_nothing_else() {

@@ -21,6 +21,9 @@ const MOST_OF_ONE: usize = 8 * 1024 * 1024;
 /// What a call costs beside its message while it waits, in bytes.
 const CALL: usize = 10 * 1024;
 
+/// What a peer may send on a stream before anyone reads it, in bytes.
+pub const WINDOW: u32 = 64 * 1024;
+
 /// Streams that a peer may have open without a key, of health and of reflection.
 const KEYLESS_STREAMS: usize = 4;
 
@@ -31,6 +34,8 @@ const KEY_LOOK_UPS: usize = 8;
 pub struct Peer {
     /// Calls that have no answer yet.
     pub under_way: AtomicUsize,
+    /// Calls that have begun since its connection let others have their turn.
+    pub begun: AtomicUsize,
     /// What was read from it since its connection let others have their turn, in bytes.
     pub read: AtomicUsize,
     /// One for each stream that needs no key.
@@ -55,6 +60,7 @@ impl Default for Peer {
     fn default() -> Self {
         Self {
             under_way: AtomicUsize::default(),
+            begun: AtomicUsize::default(),
             read: AtomicUsize::default(),
             keyless_streams: Arc::new(Semaphore::new(KEYLESS_STREAMS)),
             streams: TaskTracker::default(),

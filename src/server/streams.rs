@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{keys::Keys, peer::Held};
+use super::keys::Keys;
 use crate::{
     clock,
     error::{Error, Result},
@@ -60,7 +60,7 @@ impl Streams {
         }
         of_key.open += 1;
         let held = HeldByKey { streams: Arc::clone(self), key_id: key_id.to_owned() };
-        Ok(Place { invalid: of_key.invalid.clone(), _permit: permit, _of_key: Some(held), _of_backlog: None })
+        Ok(Place { invalid: of_key.invalid.clone(), _permit: permit, _held: Some(held) })
     }
 
     /// Ends the streams of keys that are no longer valid, until the token is cancelled. A database that is away ends
@@ -102,19 +102,13 @@ pub struct Place {
     /// Cancelled once the stream's key is no longer valid.
     pub invalid: CancellationToken,
     _permit: OwnedSemaphorePermit,
-    _of_key: Option<HeldByKey>,
-    _of_backlog: Option<Held>,
+    _held: Option<HeldByKey>,
 }
 
 impl Place {
     /// A place among the streams that a peer may have open without a key.
     pub fn without_key(permit: OwnedSemaphorePermit) -> Self {
-        Self { invalid: CancellationToken::new(), _permit: permit, _of_key: None, _of_backlog: None }
-    }
-
-    /// The same, of a stream that keeps this much for its peer.
-    pub fn keeping(self, held: Held) -> Self {
-        Self { _of_backlog: Some(held), ..self }
+        Self { invalid: CancellationToken::new(), _permit: permit, _held: None }
     }
 }
 

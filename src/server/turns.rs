@@ -11,6 +11,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
+    select,
     sync::{Semaphore, SemaphorePermit},
     task::yield_now,
     time::{Instant, sleep},
@@ -18,7 +19,8 @@ use tokio::{
 
 use super::{listen::BURST, peer::Peer};
 
-/// Places for calls that are free before a connection with more to read goes on: a burst has 20 to 30 calls.
+/// Places for calls that are free before a connection with more to read goes on: as many as its last burst had calls, and
+/// at the most so many.
 const ROOM: usize = 32;
 
 /// How long it waits for them at the most, such as when no call ends. What it asks then is refused.
@@ -45,24 +47,26 @@ impl Turns {
         Self { permits, places, room, longest_wait: LONGEST_WAIT }
     }
 
-    /// Waits for a turn in which calls are served rather than refused.
-    async fn next(&self) -> Option<SemaphorePermit<'_>> {
+    /// Waits for a turn in which about so many calls are likely to be served rather than refused.
+    async fn next(&self, calls: usize) -> Option<SemaphorePermit<'_>> {
         let turn = self.permits.acquire().await.ok();
-        let until = Instant::now() + self.longest_wait;
+        let (room, until) = (calls.min(self.room), Instant::now() + self.longest_wait);
         // It takes none of them: others, which have less to read, would be refused.
-        while self.places.available_permits() < self.room && Instant::now() < until {
+        while self.places.available_permits() < room && Instant::now() < until {
             sleep(EVERY).await;
         }
         turn
     }
 
     /// Serves a connection. It reads a burst at a time: one that has more to read waits for its turn among those that
-    /// have, so that what was taken on is served first. What it does not read, its peer's window or socket holds back.
+    /// have, so that what was taken on is served first. What it does not read, its peer's window or socket holds back. It
+    /// answers meanwhile, and ends where it is to end.
     pub async fn serve<C: Future>(&self, peer: &Peer, mut serving: Pin<&mut C>) {
         let mut turn = None;
         loop {
             let ended = poll_fn(|context| {
                 peer.read.store(0, Relaxed);
+                peer.begun.store(0, Relaxed);
                 match serving.as_mut().poll(context) {
                     Poll::Ready(_) => Poll::Ready(true),
                     Poll::Pending if peer.read.load(Relaxed) >= BURST => Poll::Ready(false),
@@ -77,7 +81,14 @@ impl Turns {
             }
             yield_now().await; // what has come begins within the turn
             drop(turn.take());
-            turn = self.next().await;
+            let unread = poll_fn(|context| {
+                peer.read.store(BURST, Relaxed);
+                serving.as_mut().poll(context)
+            });
+            turn = select! {
+                turn = self.next(peer.begun.load(Relaxed)) => turn,
+                _ = unread => return,
+            };
         }
     }
 }
@@ -85,6 +96,8 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use std::{cell::Cell, pin::pin};
+
+    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -95,31 +108,56 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_begins_once_half_of_few_places_are_free_and_takes_none() {
-        let turns = turns(4, Duration::from_hours(1));
-        let taken = [turns.places.acquire().await, turns.places.acquire_many(2).await];
-        let mut next = pin!(turns.next());
-        assert!(futures_util::poll!(next.as_mut()).is_pending());
-        drop(taken);
-        let turn = next.await;
-        assert_eq!((turn.is_some(), turns.places.available_permits()), (true, 4));
+    async fn a_turn_begins_once_there_are_places_for_its_calls_and_takes_none() {
+        for (calls, room) in [(1, 1), (2, 2), (100, 2)] {
+            let turns = turns(4, Duration::from_hours(1));
+            let taken = turns.places.acquire_many(4 - room).await;
+            let last = turns.places.acquire().await;
+            let mut next = pin!(turns.next(calls));
+            assert!(futures_util::poll!(next.as_mut()).is_pending());
+            drop(last);
+            assert!(next.await.is_some());
+            assert_eq!(turns.places.available_permits(), usize::try_from(room).expect("few"));
+            drop(taken);
+        }
     }
 
     #[tokio::test]
-    async fn a_turn_begins_after_a_while_although_all_places_are_taken() {
+    async fn a_turn_begins_after_a_while_although_all_places_are_taken_and_at_once_where_it_needs_none() {
         let turns = turns(4, Duration::from_millis(2));
         let _taken = turns.places.acquire_many(4).await;
-        assert!(turns.next().await.is_some());
+        let mut next = pin!(turns.next(1));
+        assert!(futures_util::poll!(next.as_mut()).is_pending());
+        assert!(next.await.is_some());
+        assert!(turns.next(0).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_for_its_turn_reads_nothing_and_can_end() {
+        let turns = turns(1, LONGEST_WAIT);
+        let (peer, ends) = (Peer::default(), Cell::new(false));
+        let reading = pin!(poll_fn(|_| {
+            if peer.read.swap(BURST, Relaxed) < BURST || !ends.get() { Poll::Pending } else { Poll::Ready(()) }
+        }));
+        let mut served = pin!(turns.serve(&peer, reading));
+        let _of_another = turns.permits.acquire().await.expect("a turn");
+        for _ in 0..10 {
+            assert!(futures_util::poll!(served.as_mut()).is_pending());
+            yield_now().await;
+        }
+        ends.set(true);
+        assert!(futures_util::poll!(served).is_ready());
     }
 
     #[tokio::test]
     async fn a_connection_with_more_to_read_than_a_burst_waits_for_its_turn_among_those() {
         let turns = turns(1, LONGEST_WAIT);
-        let (peer, polls) = (Peer::default(), Cell::new(0));
+        let (peer, bursts) = (Peer::default(), Cell::new(0));
         let reading = pin!(poll_fn(|_| {
-            polls.set(polls.get() + 1);
-            peer.read.store(BURST, Relaxed);
-            if polls.get() < 3 { Poll::Pending } else { Poll::Ready(()) }
+            if peer.read.swap(BURST, Relaxed) < BURST {
+                bursts.set(bursts.get() + 1);
+            }
+            if bursts.get() < 3 { Poll::Pending } else { Poll::Ready(()) }
         }));
         let mut served = pin!(turns.serve(&peer, reading));
         let of_another = turns.permits.acquire().await.expect("a turn");
@@ -127,9 +165,9 @@ mod tests {
             assert!(futures_util::poll!(served.as_mut()).is_pending());
             yield_now().await;
         }
-        assert_eq!(polls.get(), 1);
+        assert_eq!(bursts.get(), 1);
         drop(of_another);
         served.await;
-        assert_eq!((polls.get(), turns.permits.available_permits()), (3, 1));
+        assert_eq!((bursts.get(), turns.permits.available_permits()), (3, 1));
     }
 }

@@ -269,6 +269,21 @@ async def half_health(world: World) -> str:
 
 
 @proof()
+async def only_headers(world: World) -> str:
+    """Calls of which nothing comes but their headers are counted: health needs no key and no place."""
+    heads = b"".join(head(stream, block(HEALTH)).serialize() for stream in FIRST)
+    async with world.crowd(world.pick(100, 900)) as peers:
+        for peer in peers:
+            with contextlib.suppress(Ended):
+                await peer.send(heads)
+                await peer.ping()
+        await world.served("a new connection beside calls without messages")
+        ended = sum(peer.ended for peer in peers)
+    require(ended, "nobody was cut")
+    return f"{STREAMS} calls on each of {len(peers)} connections, {ended} of which the server ended"
+
+
+@proof()
 async def slow_reader(world: World) -> str:
     """Who asks and takes no answer, with a window of 0, costs little: 100 answers wait on each connection.
 
