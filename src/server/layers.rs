@@ -302,6 +302,7 @@ mod tests {
     use crate::{
         pb,
         store::{DatabaseUrl, Store},
+        value::KeyText,
     };
 
     async fn admission(directory: &TempDir, handlers: Router) -> Arc<Admission> {
@@ -349,6 +350,23 @@ mod tests {
             assert!(unread.iter().flatten().all(|frame| frame.as_ref().is_ok_and(Frame::is_data)));
             assert_eq!(peer.cut.is_cancelled(), is_too_much, "{path}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_counted_as_long_as_its_key_is_looked_up() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (admission, peer) = (admission(&directory, Router::new()).await, Arc::<Peer>::default());
+        let calls: Vec<_> = (0..1000)
+            .map(|_| {
+                let mut request = question("/profiles.v1.ProfileService/GetProfile", "");
+                let key = KeyText::generate().expose().parse().expect("a header");
+                request.headers_mut().insert("cv-api-key", key);
+                let mut call = Arc::clone(&admission).call(Arc::clone(&peer), request);
+                assert!((&mut call).now_or_never().is_none());
+                call
+            })
+            .collect();
+        assert!(peer.cut.is_cancelled(), "{} calls with 10 KiB each", calls.len());
     }
 
     #[tokio::test]
