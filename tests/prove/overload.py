@@ -21,6 +21,7 @@ PLACES = 32
 TIMES = 4
 KEPT = 0.8
 PROCESSES = 2
+FEW = 8  # calls, which a connection reads at once: more of them would wait for places
 MANY = 64  # connections
 CORES = 0.4  # of the program, where callers come by the clock
 PERIOD = 10_000  # microseconds in which it may use its part of them
@@ -61,10 +62,13 @@ async def calls(world: World) -> tuple[Call, Call]:
 
 async def refusal(world: World) -> None:
     """A call too many is told why, and when to come again."""
-    async with world.peer() as peer:
-        await peer.send(*(whole_call(stream, world.block(), create_request()) for stream in FIRST))
-        refused = [answer for answer in await peer.answered(*FIRST) if answer.grpc_status != OK]
-    require(refused, "100 calls at once found 32 places")
+    few = FIRST[:FEW]
+    async with world.crowd(TIMES * PLACES // FEW) as peers:
+        for peer in peers:
+            await peer.send(*(whole_call(stream, world.block(), create_request()) for stream in few))
+        answers = [answer for peer in peers for answer in await peer.answered(*few)]
+    refused = [answer for answer in answers if answer.grpc_status != OK]
+    require(refused, f"{len(answers)} calls at once found {PLACES} places")
     for answer in refused:
         details = base64.b64decode(answer.headers["grpc-status-details-bin"] + "==")
         require(answer.grpc_status == RESOURCE_EXHAUSTED, f"a call too many: {answer}")
