@@ -37,6 +37,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -47,6 +48,7 @@ OTHERS = ("json", "text", "yaml", "proto", "rust", "sql", "mermaid")
 BASH = ["bash", "-euo", "pipefail"]
 START_SECONDS = 900  # a server may have to be built first
 STOP_SECONDS = 30
+LONGEST_SECONDS = 300  # of a block, which may build something
 
 FENCE = re.compile(r"^( *)```([^`\n]*)\n(.*?)^\1``` *$", re.MULTILINE | re.DOTALL)
 INLINE_CODE = re.compile(r"`[^`\n]*`")
@@ -209,7 +211,10 @@ class Runner:
         self.script.write_text(block.script)
         # The script is sourced from a file, so that no command can read the rest of it from standard input.
         print(f". {self.script} </dev/null >{self.output} 2>&1; echo ended", file=self.session.stdin, flush=True)
+        overdue = threading.Timer(LONGEST_SECONDS, self.session.kill)
+        overdue.start()
         ended = self.session.stdout.readline()
+        overdue.cancel()
         output = self.output.read_text()
         if not ended:
             raise Failure(f"it failed:\n{output}")
