@@ -13,8 +13,7 @@ use crate::error::{Error, Result};
 /// Reads a body to its end: a message of at most `most` bytes in its frame, and nothing after it. What else may be wrong
 /// with it, tonic sees.
 ///
-/// A call that waits for a part of it is counted, from its beginning where it is `counted` already, until what is answered with
-/// the message is dropped.
+/// A call that waits for a part of it is counted, or is so already, until what is answered with the message is dropped.
 pub async fn read(
     mut body: Body,
     most: usize,
