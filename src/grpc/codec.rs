@@ -64,6 +64,7 @@ mod tests {
 
     use futures_util::stream;
     use http_body_util::BodyExt as _;
+    use prost_types::FieldMask;
     use tonic::{
         Status,
         codec::{Codec as _, EncodeBody, SingleMessageCompressionOverride},
@@ -86,5 +87,17 @@ mod tests {
             body.frame().await.expect("a piece").expect("messages");
             assert_eq!(made.get(), piece * 9); // 8 of them are a little less than 8 KiB
         }
+    }
+
+    #[tokio::test]
+    async fn a_large_message_takes_no_more_memory_than_it_has_bytes() {
+        let message = FieldMask { paths: vec!["x".repeat(100); 1300] };
+        let encoder = Codec::<FieldMask, ()>::default().encoder();
+        let single = SingleMessageCompressionOverride::default();
+        let mut body = Box::pin(EncodeBody::new_server(encoder, stream::iter([Ok(message)]), None, single, None));
+        let data = body.frame().await.expect("a piece").expect("a message").into_data().expect("data");
+        drop(body); // which has the rest of the buffer
+        let length = data.len();
+        assert_eq!(data.try_into_mut().expect("nobody else has it").capacity(), length);
     }
 }
