@@ -213,11 +213,13 @@ class Runner:
         print(f". {self.script} </dev/null >{self.output} 2>&1; echo ended", file=self.session.stdin, flush=True)
         overdue = threading.Timer(LONGEST_SECONDS, self.session.kill)
         overdue.start()
-        ended = self.session.stdout.readline()
-        overdue.cancel()
+        try:
+            ended = self.session.stdout.readline()
+        finally:
+            overdue.cancel()
         output = self.output.read_text()
         if not ended:
-            raise Failure(f"it failed:\n{output}")
+            raise Failure(f"it failed, or took {LONGEST_SECONDS} s:\n{output}")
         if block.expected is not None:
             expected, actual = normalized(block.expected), normalized(output)
             if expected != actual:

@@ -81,13 +81,13 @@ impl Turns {
             }
             yield_now().await; // what has come begins within the turn
             drop(turn.take());
-            let unread = poll_fn(|context| {
-                peer.read.store(BURST, Relaxed);
+            let answering = poll_fn(|context| {
+                peer.read.store(BURST, Relaxed); // it reads nothing
                 serving.as_mut().poll(context)
             });
             turn = select! {
                 turn = self.next(peer.begun.load(Relaxed)) => turn,
-                _ = unread => return,
+                _ = answering => return,
             };
         }
     }
